@@ -1,0 +1,66 @@
+/**
+ * Time and randomness as parameters. The broker never reads the system's clock or dice itself: it is given a
+ * `Clock` and a `Random`, so that the simulation can run the same code from one seed.
+ *
+ * Always true: `monotonic()` never goes back; callbacks never run inside the call that set them.
+ */
+import { randomFillSync } from 'node:crypto';
+
+/** A pending callback. `cancel` may be called any number of times, also after it ran. */
+export interface Timer {
+  cancel(): void;
+}
+
+export interface Clock {
+  /** Wall clock in whole milliseconds since the Unix epoch. May jump. */
+  now(): number;
+  /** Milliseconds (with fraction) since an arbitrary start. Never goes back. */
+  monotonic(): number;
+  /** Runs `callback` once, at least `delayMs` from now. Does not keep the process alive. */
+  after(delayMs: number, callback: () => void): Timer;
+  /** Runs `callback` once, after everything that is already readable in this turn of the loop was handled. */
+  endOfTurn(callback: () => void): void;
+}
+
+export interface Random {
+  /** Fills `target` with random bytes (cryptographically strong outside the simulation) and returns it. */
+  fill<T extends Uint8Array>(target: T): T;
+}
+
+const noTimer: Timer = { cancel() {} };
+
+/** The machine's own clock. */
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  after(delayMs, callback) {
+    if (delayMs === Number.POSITIVE_INFINITY) return noTimer;
+    // setTimeout takes 31 bits; a longer wait is cut short and its caller looks at the clock again anyway.
+    const handle = setTimeout(callback, Math.min(Math.max(0, delayMs), 2_147_483_647));
+    handle.unref();
+    return { cancel: () => clearTimeout(handle) };
+  },
+  endOfTurn(callback) {
+    setImmediate(callback);
+  },
+};
+
+/** The machine's own randomness. */
+export const systemRandom: Random = {
+  fill: (target) => randomFillSync(target),
+};
+
+/** A non-negative integer below 2³², from `random`. */
+export function randomUint32(random: Random): number {
+  const bytes = random.fill(new Uint8Array(4));
+  return ((bytes[0]! << 24) | (bytes[1]! << 16) | (bytes[2]! << 8) | bytes[3]!) >>> 0;
+}
+
+/** A random (version 4) UUID in its usual lower-case text form. */
+export function randomUuid(random: Random): string {
+  const bytes = random.fill(new Uint8Array(16));
+  bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+  const hex = Buffer.from(bytes.buffer, bytes.byteOffset, 16).toString('hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
