@@ -59,7 +59,7 @@ export class Reader {
     return this.bytes.readInt8(this.skip(1));
   }
   uint8(): number {
-    return this.bytes[this.skip(1)]!;
+    return this.bytes[this.skip(1)];
   }
   int16(): number {
     return this.bytes.readInt16BE(this.skip(2));
@@ -184,8 +184,17 @@ function present<T>(value: T | null, offset: number): T {
   return value;
 }
 
+/** Stands for bytes that are produced only while they are sent (a range of a segment file). Nothing but the sender looks inside. */
+export interface Splice {
+  readonly isSplice: true;
+  readonly length: number;
+}
+
+/** A byte array of a message that is written: in memory, or spliced in on the way out. */
+export type Payload = Uint8Array | Splice;
+
 /** Bytes to send: small parts written together, large ones by reference, in order. */
-export type Chunks = Uint8Array[];
+export type Chunks = Payload[];
 
 const BY_REFERENCE_MIN = 1024;
 
@@ -281,8 +290,8 @@ export class Writer {
     this.uvarint(rest);
   }
   /** Copies small arrays, takes large ones by reference: the caller must not change those before they are sent. */
-  raw(bytes: Uint8Array): void {
-    if (bytes.length < BY_REFERENCE_MIN) {
+  raw(bytes: Payload): void {
+    if (bytes instanceof Uint8Array && bytes.length < BY_REFERENCE_MIN) {
       const at = this.#room(bytes.length);
       this.#buffer.set(bytes, at);
       return;
@@ -314,19 +323,19 @@ export class Writer {
     if (value === null) this.uvarint(0);
     else this.compactString(value);
   }
-  byteArray(value: Uint8Array): void {
+  byteArray(value: Payload): void {
     this.int32(value.length);
     this.raw(value);
   }
-  nullableByteArray(value: Uint8Array | null): void {
+  nullableByteArray(value: Payload | null): void {
     if (value === null) this.int32(-1);
     else this.byteArray(value);
   }
-  compactByteArray(value: Uint8Array): void {
+  compactByteArray(value: Payload): void {
     this.uvarint(value.length + 1);
     this.raw(value);
   }
-  compactNullableByteArray(value: Uint8Array | null): void {
+  compactNullableByteArray(value: Payload | null): void {
     if (value === null) this.uvarint(0);
     else this.compactByteArray(value);
   }
@@ -345,11 +354,13 @@ export class Writer {
     this.#chunksBytes = 0;
     return chunks;
   }
-  /** All bytes in one piece (a copy if there were several). */
+  /** All bytes in one piece (a copy if there were several); not for messages with splices. */
   finish(): Buffer {
-    const chunks = this.chunks();
-    if (chunks.length === 1) return asBuffer(chunks[0]!);
-    return Buffer.concat(chunks);
+    const chunks = this.chunks().map((chunk) => {
+      if (chunk instanceof Uint8Array) return chunk;
+      throw new TypeError('a splice has no bytes of its own; take chunks() instead');
+    });
+    return chunks.length === 1 ? asBuffer(chunks[0]) : Buffer.concat(chunks);
   }
 
   #cut(): void {

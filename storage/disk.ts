@@ -88,7 +88,7 @@ export function writeAllNow(file: DiskFile, buffers: readonly Uint8Array[], posi
 function unwritten(buffers: readonly Uint8Array[], writtenBytes: number): readonly Uint8Array[] {
   let skip = writtenBytes;
   for (let index = 0; index < buffers.length; index++) {
-    const buffer = buffers[index]!;
+    const buffer = buffers[index];
     if (skip < buffer.length) {
       if (index === 0 && skip === 0) return buffers;
       return [buffer.subarray(skip), ...buffers.slice(index + 1)];
