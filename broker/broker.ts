@@ -1,0 +1,23 @@
+/** What every handler can reach: the parts of one broker. Made by `broker/main.ts`, or by the simulation. */
+import type { Clock, Random } from '../storage/clock.ts';
+import type { Access } from './access.ts';
+import type { Options } from './config.ts';
+import type { Engine } from './engine.ts';
+import type { GroupCoordinator } from './groups.ts';
+import type { ProducerIds } from './producers.ts';
+import type { TopicRegistry } from './topics.ts';
+
+export interface Broker {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Current values; changed in place by a dynamic config change. */
+  readonly options: Options;
+  readonly clusterId: string;
+  readonly engine: Engine;
+  readonly topics: TopicRegistry;
+  readonly groups: GroupCoordinator;
+  readonly producerIds: ProducerIds;
+  readonly access: Access;
+  /** Where Kafka clients that came through `connection` find this node. */
+  advertised(connection: { localHost: string; localPort: number }): { host: string; port: number };
+}

@@ -1,0 +1,147 @@
+/**
+ * Runs a state machine on the log: decide, take a place in the commit order, apply at once, answer when that place is
+ * durable (docs/architecture.md, "State is a log too"). The machine is plain synchronous code that turns events into state.
+ *
+ * Always true: applied state is never rolled back, since a failed commit stops the broker; an answer that leans on
+ * this machine's state waits for `position`. The log stays bounded: past twice its live size the machine appends its
+ * live state again in one atomic commit that also moves the start of the log up.
+ */
+import {
+  batchSizeBytes,
+  buildBatch,
+  readRecords,
+  type DecodedRecord,
+  type RecordInit,
+} from '../protocol/record-batch.ts';
+import type { Clock } from '../storage/clock.ts';
+import type { CommitPart, Engine, Partition, Position } from './engine.ts';
+
+export interface StateMachine<Event> {
+  encode(event: Event, nowMs: number): RecordInit;
+  /** Undefined for a record that this version does not know and may skip. */
+  decode(record: DecodedRecord): Event | undefined;
+  apply(event: Event): void;
+  /** The events that rebuild the live state. */
+  live(): Iterable<Event>;
+}
+
+/** A log smaller than this is never rewritten. */
+const REWRITE_MIN_BYTES = 1024 * 1024;
+const BATCH_RECORDS_MAX = 1000;
+const READ_BYTES = 1024 * 1024;
+
+export class StateLog<Event> {
+  readonly #engine: Engine;
+  readonly #partition: Partition;
+  readonly #machine: StateMachine<Event>;
+  readonly #clock: Clock;
+  #position: Position = 0;
+  #liveBytes = 0;
+  #bytesSinceRewrite = 0;
+
+  constructor(engine: Engine, partition: Partition, machine: StateMachine<Event>, clock: Clock) {
+    this.#engine = engine;
+    this.#partition = partition;
+    this.#machine = machine;
+    this.#clock = clock;
+  }
+
+  /** Position of the newest event. */
+  get position(): Position {
+    return this.#position;
+  }
+
+  /** Applies everything the log holds. Once, before the first commit. */
+  async load(): Promise<void> {
+    await this.#partition.prepare();
+    let offset = this.#partition.startOffset;
+    while (offset < this.#partition.highWatermark) {
+      const slice = await this.#partition.read(offset, READ_BYTES, { wholeFirst: true });
+      const bytes = await collect(slice.chunks, slice.sizeBytes);
+      slice.release();
+      const from = offset;
+      for (
+        let at = 0;
+        at + 12 <= bytes.length && at + batchSizeBytes(bytes, at) <= bytes.length;
+        at += batchSizeBytes(bytes, at)
+      ) {
+        for (const record of readRecords(bytes, at)) {
+          // A read starts at the batch that holds the offset, which may begin below it.
+          if (record.offset < offset) continue;
+          const event = this.#machine.decode(record);
+          if (event !== undefined) this.#machine.apply(event);
+          offset = record.offset + 1;
+        }
+        this.#liveBytes += batchSizeBytes(bytes, at);
+      }
+      if (offset === from)
+        throw new Error(
+          `state log ${this.#partition.topic}: no batch at offset ${offset}, high watermark ${this.#partition.highWatermark}`,
+        );
+    }
+  }
+
+  /** Commits the events (and `others` with them, all or nothing) and applies them. */
+  commit(
+    events: readonly Event[],
+    options: { others?: readonly CommitPart[]; urgency?: 'waited' | 'lazy' } = {},
+  ): Position {
+    const batch = this.#batch(events);
+    const parts: CommitPart[] = [{ kind: 'append', partition: this.#partition, batch }, ...(options.others ?? [])];
+    const { position } = this.#engine.commit(parts, options.urgency ?? 'waited');
+    this.#position = position;
+    for (const event of events) this.#machine.apply(event);
+    this.#bytesSinceRewrite += batch.length;
+    if (this.#bytesSinceRewrite > Math.max(REWRITE_MIN_BYTES, this.#liveBytes)) this.#rewrite();
+    return position;
+  }
+
+  /** Calls back when everything this machine has decided so far is durable. */
+  whenDurable(callback: () => void): void {
+    this.#engine.whenDurable(this.#position, callback);
+  }
+
+  #rewrite(): void {
+    const partition = this.#partition;
+    const start = partition.endOffset;
+    const parts: CommitPart[] = [];
+    let events: Event[] = [];
+    let bytes = 0;
+    const flush = (): void => {
+      if (events.length === 0) return;
+      const batch = this.#batch(events);
+      bytes += batch.length;
+      parts.push({ kind: 'append', partition, batch });
+      events = [];
+    };
+    for (const event of this.#machine.live()) {
+      events.push(event);
+      if (events.length === BATCH_RECORDS_MAX) flush();
+    }
+    flush();
+    parts.push({ kind: 'start', partition, offset: start });
+    this.#position = this.#engine.commit(parts, 'lazy').position;
+    this.#liveBytes = bytes;
+    this.#bytesSinceRewrite = 0;
+  }
+
+  #batch(events: readonly Event[]): Buffer {
+    const now = this.#clock.now();
+    return buildBatch(
+      events.map((event) => this.#machine.encode(event, now)),
+      {},
+    );
+  }
+}
+
+/** All bytes of a slice in one buffer. Copy: state is decoded from it once, at start. */
+async function collect(chunks: readonly import('../protocol/bytes.ts').Payload[], sizeBytes: number): Promise<Buffer> {
+  const target = Buffer.allocUnsafe(sizeBytes);
+  let at = 0;
+  for (const chunk of chunks) {
+    if (chunk instanceof Uint8Array) target.set(chunk, at);
+    else await (chunk as import('./engine.ts').FileSplice).read(target.subarray(at, at + chunk.length), 0);
+    at += chunk.length;
+  }
+  return target;
+}
