@@ -76,6 +76,12 @@ export class Reader {
   int64(): number {
     return readInt64(this.bytes, this.skip(8));
   }
+  /** int64 that may be "beyond everything": outside ±(2⁵³−1) it is read as the nearest number inside. */
+  int64Clipped(): number {
+    const at = this.skip(8);
+    const value = this.bytes.readInt32BE(at) * TWO_32 + this.bytes.readUInt32BE(at + 4);
+    return Math.min(Math.max(value, Number.MIN_SAFE_INTEGER), Number.MAX_SAFE_INTEGER);
+  }
   float64(): number {
     return this.bytes.readDoubleBE(this.skip(8));
   }
