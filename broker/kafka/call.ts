@@ -4,7 +4,7 @@
  * A handler runs in the order in which its connection's requests arrived. If it returns a promise, the connection's
  * next request is not started before that settles: use this only for what must be loaded to *execute*. The answer is
  * separate: `reply` is called exactly once, now or later (when a position is durable, when a fetch has enough); the
- * connection sends answers in request order. A handler that throws answers the API's own error form.
+ * connection sends answers in request order. A handler that throws ends its connection: expected failures are answered.
  */
 import type { Access, Operation, ResourceType } from '../access.ts';
 import type { Broker } from '../broker.ts';
