@@ -160,8 +160,10 @@ export class SimInode {
     let reachedBytes = content.sizeBytes;
     for (const { change, state } of this.pending) {
       if (change.kind === 'write') reachedBytes = Math.max(reachedBytes, change.position + change.bytes.length);
-      if (state === 'stable') apply(content, change);
-      else for (const part of survivors(change, random, options)) apply(content, part);
+      for (const part of state === 'stable' ? [change] : survivors(change, random, options)) {
+        apply(content, part);
+        if (part.kind === 'truncate') reachedBytes = part.sizeBytes;
+      }
     }
     // The size can be durable before the data: then the lost end reads as zeros.
     if (reachedBytes > content.sizeBytes && options.unsynced !== 'lost' && random.chance(options.sizeKept ?? 0.3)) {
