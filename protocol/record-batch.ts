@@ -18,7 +18,16 @@ import { readInt64, writeInt64 } from './bytes.ts';
 import { type Codec, codecs, compress, decompress } from './compression.ts';
 import { crc32c } from './crc32c.ts';
 import { MillraceError } from './errors.ts';
-import { RecordCursor, varintSizeBytes, varlongSizeBytes, writeVarint, writeVarlong } from './record-walk.ts';
+import {
+  RecordCursor,
+  type RecordHeader,
+  type TimestampSpan,
+  varintSizeBytes,
+  varlongSizeBytes,
+  walkRecords,
+  writeVarint,
+  writeVarlong,
+} from './record-walk.ts';
 
 /** Bytes of a batch before its first record. */
 export const BATCH_OVERHEAD_BYTES = 61;
@@ -121,8 +130,7 @@ export function checkProducedBatch(bytes: Buffer, position: number, sizeBytes: n
   }
   checkProducedHeader(bytes, position, sizeBytes);
   if ((batchAttributes(bytes, position) & ATTRIBUTE_COMPRESSION) === 0) {
-    const end = position + sizeBytes;
-    checkRecords(bytes, position, new RecordCursor(bytes, position + BATCH_OVERHEAD_BYTES, end), end, limits);
+    checkRecords(bytes, position, bytes, position + BATCH_OVERHEAD_BYTES, position + sizeBytes, limits);
   }
 }
 
@@ -154,36 +162,44 @@ function checkProducedHeader(bytes: Buffer, position: number, sizeBytes: number)
   if (sizeBytes === BATCH_OVERHEAD_BYTES) refuse('INVALID_RECORD', `batch of ${count} records has no bytes of records`);
 }
 
-/** Walks the records: whole, numbered 0 … n−1, nothing after them. Puts a wrong max timestamp right. */
+/** Filled anew by each check. */
+const span: TimestampSpan = { minDelta: 0, maxDelta: 0 };
+
+/** Walks the records, which lie in `records` from `start` to `end`. Puts a wrong max timestamp of the batch right. */
 function checkRecords(
   bytes: Buffer,
   position: number,
-  cursor: RecordCursor,
+  records: Buffer,
+  start: number,
   end: number,
   limits: ProduceLimits | undefined,
 ): void {
-  const count = batchRecordCount(bytes, position);
-  const baseTimestamp = batchBaseTimestamp(bytes, position);
-  const minTimestamp = limits?.minTimestamp ?? Number.NEGATIVE_INFINITY;
-  let maxTimestamp = Number.NEGATIVE_INFINITY;
-  for (let index = 0; index < count; index++) {
-    cursor.next();
-    if (cursor.offsetDelta !== index)
-      refuse('INVALID_RECORD', `record ${index} has offset delta ${cursor.offsetDelta}`);
-    const timestamp = baseTimestamp + cursor.timestampDelta;
-    if (timestamp > maxTimestamp) maxTimestamp = timestamp;
-    if (timestamp < minTimestamp && timestamp !== NO_TIMESTAMP) {
-      refuse('INVALID_TIMESTAMP', `record ${index} has timestamp ${timestamp}, the oldest allowed is ${minTimestamp}`);
-    }
+  walkRecords(records, start, end, batchRecordCount(bytes, position), span);
+  const minTimestamp = batchBaseTimestamp(bytes, position) + span.minDelta;
+  const maxTimestamp = batchBaseTimestamp(bytes, position) + span.maxDelta;
+  if (!Number.isSafeInteger(minTimestamp) || !Number.isSafeInteger(maxTimestamp)) {
+    refuse('INVALID_TIMESTAMP', 'timestamps of the batch are beyond 2^53');
   }
-  if (cursor.position !== end) refuse('INVALID_RECORD', `${end - cursor.position} bytes after ${count} records`);
   if (limits?.maxTimestamp !== undefined && maxTimestamp > limits.maxTimestamp) {
     refuse('INVALID_TIMESTAMP', `timestamp ${maxTimestamp}, the newest allowed is ${limits.maxTimestamp}`);
   }
-  if (!Number.isSafeInteger(maxTimestamp)) refuse('INVALID_TIMESTAMP', 'timestamps of the batch are beyond 2^53');
+  if (limits?.minTimestamp !== undefined && minTimestamp < limits.minTimestamp) {
+    checkOldest(bytes, position, new RecordCursor(records, start, end), limits.minTimestamp);
+  }
   if (maxTimestamp !== batchMaxTimestamp(bytes, position)) {
     writeInt64(bytes, position + 35, maxTimestamp);
     sealCrc(bytes, position);
+  }
+}
+
+/** A second look at a batch with an old timestamp: those without one do not count. */
+function checkOldest(bytes: Buffer, position: number, cursor: RecordCursor, minTimestamp: number): void {
+  for (let left = batchRecordCount(bytes, position); left > 0; left--) {
+    cursor.next();
+    const timestamp = batchBaseTimestamp(bytes, position) + cursor.timestampDelta;
+    if (timestamp < minTimestamp && timestamp !== NO_TIMESTAMP) {
+      refuse('INVALID_TIMESTAMP', `timestamp ${timestamp}, the oldest allowed is ${minTimestamp}`);
+    }
   }
 }
 
@@ -201,7 +217,7 @@ export function checkCompressedRecords(
 ): void {
   if ((batchAttributes(bytes, position) & ATTRIBUTE_COMPRESSION) === 0) return;
   const cursor = openRecords(bytes, position, maxDecompressedBytes);
-  checkRecords(bytes, position, cursor, cursor.bytes.length, limits);
+  checkRecords(bytes, position, cursor.bytes, cursor.position, cursor.end, limits);
 }
 
 /**
@@ -280,11 +296,6 @@ export function maxTimestampRecord(
     }
   }
   return found;
-}
-
-export interface RecordHeader {
-  key: string;
-  value: Buffer | null;
 }
 
 export interface DecodedRecord {
