@@ -52,18 +52,27 @@ export interface HttpDoor {
 }
 
 export async function listenHttp(state: AdminState, host: string, port: number): Promise<HttpDoor> {
-  const server = http.createServer({ maxHeaderSize: HEADERS_MAX_BYTES, requestTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
-    const { status, type, body } = answer(state, request.method ?? 'GET', (request.url ?? '/').split('?', 1)[0]);
-    response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body), 'cache-control': 'no-store' });
-    response.end(request.method === 'HEAD' ? undefined : body);
-  });
+  const server = http.createServer(
+    { maxHeaderSize: HEADERS_MAX_BYTES, requestTimeout: REQUEST_TIMEOUT_MS },
+    (request, response) => {
+      const { status, type, body } = answer(state, request.method ?? 'GET', (request.url ?? '/').split('?', 1)[0]);
+      response.writeHead(status, {
+        'content-type': type,
+        'content-length': Buffer.byteLength(body),
+        'cache-control': 'no-store',
+      });
+      response.end(request.method === 'HEAD' ? undefined : body);
+    },
+  );
   server.maxConnections = CONNECTIONS_MAX;
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const taken = error.code === 'EADDRINUSE';
       reject(
         taken
-          ? new MillraceError('INVALID_OPTION', `${host}:${port} is already in use; choose another port or 0 for any`, { cause: error })
+          ? new MillraceError('INVALID_OPTION', `${host}:${port} is already in use; choose another port or 0 for any`, {
+              cause: error,
+            })
           : error,
       );
     });

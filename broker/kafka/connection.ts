@@ -200,7 +200,9 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     let version = header.requestApiVersion;
     if (version < row.minVersion || version > row.maxVersion) {
       if (apiKey !== API_VERSIONS) {
-        throw new ProtocolError(`${row.name} version ${version} is not served (${row.minVersion} to ${row.maxVersion} are)`);
+        throw new ProtocolError(
+          `${row.name} version ${version} is not served (${row.minVersion} to ${row.maxVersion} are)`,
+        );
       }
       // KIP-511: an unknown version of ApiVersions is answered in version 0, so that the client can choose another.
       version = -1;

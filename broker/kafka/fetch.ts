@@ -4,16 +4,28 @@
  */
 import type { Payload, Splice } from '../../protocol/bytes.ts';
 import { errors, kafkaCode, MillraceError } from '../../protocol/errors.ts';
-import type { FetchRequest, FetchResponseInit } from '../../protocol/kafka/messages.ts';
+import type {
+  FetchRequest,
+  FetchResponseInit,
+  FetchResponsePartitionInit,
+  FetchResponseTopicInit,
+} from '../../protocol/kafka/messages.ts';
 import type { Timer } from '../../storage/clock.ts';
 import type { Broker } from '../broker.ts';
 import type { LogSlice, Partition } from '../engine.ts';
 import type { Topic } from '../topics.ts';
 import type { Call } from './call.ts';
-import { type FetchSession, FetchSessions, type FetchTarget, FINAL_EPOCH, INITIAL_EPOCH, nextEpoch, targetKey } from './fetch-sessions.ts';
+import {
+  type FetchSession,
+  FetchSessions,
+  type FetchTarget,
+  FINAL_EPOCH,
+  INITIAL_EPOCH,
+  nextEpoch,
+  targetKey,
+} from './fetch-sessions.ts';
 
 type FetchCall = Call<FetchRequest, FetchResponseInit>;
-type PartitionInit = FetchResponseInit['responses'][number]['partitions'][number];
 
 /** Topic ids replace names (KIP-516). */
 const TOPIC_ID_MIN_VERSION = 13;
@@ -64,7 +76,11 @@ export class FetchHandler {
       const targets = new Map<string, FetchTarget>();
       mergeTargets(targets, request, usesIds);
       const wantsSession = request.sessionEpoch === INITIAL_EPOCH && targets.size > 0;
-      return { targets, session: wantsSession ? this.sessions.open(targets, usesIds) : undefined, isIncremental: false };
+      return {
+        targets,
+        session: wantsSession ? this.sessions.open(targets, usesIds) : undefined,
+        isIncremental: false,
+      };
     }
     const session = this.sessions.use(request.sessionId);
     if (!session) return { errorCode: errors.FETCH_SESSION_ID_NOT_FOUND.kafka, sessionId: 0 };
@@ -168,7 +184,13 @@ class Fetch {
     this.#decide(found);
   }
 
-  async #attemptSlowly(found: Found[], first: Promise<Found>, targets: FetchTarget[], from: number, before: number): Promise<void> {
+  async #attemptSlowly(
+    found: Found[],
+    first: Promise<Found>,
+    targets: FetchTarget[],
+    from: number,
+    before: number,
+  ): Promise<void> {
     let one = await first;
     found.push(one);
     let bytes = before + (one.slice?.sizeBytes ?? 0);
@@ -205,7 +227,10 @@ class Fetch {
       }
       if (target.fetchOffset >= limitOffset || (room <= 0 && bytesBefore > 0)) return found;
       // The first batch of an answer comes whole, or a consumer with a small limit would never get past it.
-      const slice = partition.read(target.fetchOffset, Math.max(room, 0), { wholeFirst: bytesBefore === 0, limitOffset });
+      const slice = partition.read(target.fetchOffset, Math.max(room, 0), {
+        wholeFirst: bytesBefore === 0,
+        limitOffset,
+      });
       if (!(slice instanceof Promise)) {
         found.slice = slice;
         return found;
@@ -282,9 +307,9 @@ class Fetch {
 
   #answer(found: Found[]): void {
     this.#timer?.cancel();
-    const responses: FetchResponseInit['responses'] = [];
+    const responses: FetchResponseTopicInit[] = [];
     const usesIds = this.#call.version >= TOPIC_ID_MIN_VERSION;
-    const byTopic = new Map<string, PartitionInit[]>();
+    const byTopic = new Map<string, FetchResponsePartitionInit[]>();
     const slices: LogSlice[] = [];
     for (const one of found) {
       const { target, slice } = one;
@@ -344,9 +369,12 @@ export function checkLeaderEpoch(partition: Partition, currentLeaderEpoch: numbe
   if (currentLeaderEpoch > partition.leaderEpoch) throw new MillraceError('UNKNOWN_LEADER_EPOCH');
 }
 
-function partitionAnswer({ target, errorCode, partition, slice, diverging }: Found, isCommitted: boolean): PartitionInit {
+function partitionAnswer(
+  { target, errorCode, partition, slice, diverging }: Found,
+  isCommitted: boolean,
+): FetchResponsePartitionInit {
   const isKnown = errorCode === 0 && partition !== undefined;
-  const answer: PartitionInit = {
+  return {
     partitionIndex: target.partition,
     errorCode,
     highWatermark: isKnown ? partition.highWatermark : -1,
@@ -355,9 +383,8 @@ function partitionAnswer({ target, errorCode, partition, slice, diverging }: Fou
     // Read-committed consumers want a list, others null; there are no transactions yet, so nothing is aborted.
     abortedTransactions: isCommitted ? [] : null,
     records: slice && slice.sizeBytes > 0 ? payloadOf(slice) : NO_RECORDS,
+    divergingEpoch: diverging,
   };
-  if (diverging) answer.divergingEpoch = diverging;
-  return answer;
 }
 
 function payloadOf(slice: LogSlice): Payload {

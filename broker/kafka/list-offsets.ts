@@ -1,6 +1,11 @@
 /** ListOffsets (API 2): the offset at a time, or at one of the special values below. */
 import { kafkaCode, MillraceError } from '../../protocol/errors.ts';
-import type { ListOffsetsRequest, ListOffsetsResponseInit } from '../../protocol/kafka/messages.ts';
+import type {
+  ListOffsetsRequest,
+  ListOffsetsResponseInit,
+  ListOffsetsResponsePartitionInit,
+  ListOffsetsResponseTopicInit,
+} from '../../protocol/kafka/messages.ts';
 import type { Broker } from '../broker.ts';
 import type { OffsetAndTime, Partition } from '../engine.ts';
 import type { Call } from './call.ts';
@@ -29,14 +34,15 @@ export function listOffsets(broker: Broker, call: ListCall): void {
 }
 
 async function answer(broker: Broker, call: ListCall): Promise<void> {
-  const topics: ListOffsetsResponseInit['topics'] = [];
+  const topics: ListOffsetsResponseTopicInit[] = [];
   const seen = new Set<string>();
   for (const { name, partitions } of call.request.topics) {
-    const answers: ListOffsetsResponseInit['topics'][number]['partitions'] = [];
+    const answers: ListOffsetsResponsePartitionInit[] = [];
     for (const { partitionIndex, currentLeaderEpoch, timestamp } of partitions) {
       try {
         const key = `${partitionIndex} ${name}`;
-        if (seen.has(key)) throw new MillraceError('INVALID_REQUEST', `partition ${name}-${partitionIndex} is asked for twice`);
+        if (seen.has(key))
+          throw new MillraceError('INVALID_REQUEST', `partition ${name}-${partitionIndex} is asked for twice`);
         seen.add(key);
         if (!call.allows('DESCRIBE', 'TOPIC', name)) throw new MillraceError('TOPIC_AUTHORIZATION_FAILED');
         const partition = broker.topics.get(name)?.partitions[partitionIndex];

@@ -8,6 +8,8 @@ import type {
   InitProducerIdResponseInit,
   ProduceRequest,
   ProduceResponseInit,
+  ProduceResponsePartitionInit,
+  ProduceResponseTopicInit,
 } from '../../protocol/kafka/messages.ts';
 import { batchAttributes, checkCompressedRecords, checkProducedBatch } from '../../protocol/record-batch.ts';
 import type { Broker } from '../broker.ts';
@@ -55,10 +57,10 @@ function execute(broker: Broker, call: ProduceCall): void {
   const { acks } = request;
   let position: Position = 0;
   let isFailed = false;
-  const responses: ProduceResponseInit['responses'] = [];
+  const responses: ProduceResponseTopicInit[] = [];
   for (const topicData of request.topicData) {
     const topic = topicOf(broker, call, topicData);
-    const partitionResponses: ProduceResponseInit['responses'][number]['partitionResponses'] = [];
+    const partitionResponses: ProduceResponsePartitionInit[] = [];
     for (const { index, records } of topicData.partitionData) {
       try {
         if (acks < -1 || acks > 1) throw new MillraceError('INVALID_REQUIRED_ACKS');
@@ -118,7 +120,10 @@ function appendChecked(
   options: AppendOptions,
 ): Appended {
   if (!records || records.length === 0) {
-    throw new MillraceError('INVALID_RECORD', 'a produce request carries exactly one batch for each partition, found none');
+    throw new MillraceError(
+      'INVALID_RECORD',
+      'a produce request carries exactly one batch for each partition, found none',
+    );
   }
   checkProducedBatch(records, 0, records.length, { maxBytes: partition.config.maxMessageBytes });
   const codec = batchAttributes(records, 0) & COMPRESSION_MASK;

@@ -1,0 +1,106 @@
+/**
+ * One row for each Kafka API that is served: its versions and its handler. What is not here is not advertised;
+ * docs/protocols.md is generated from it.
+ */
+import { apis } from '../../protocol/kafka/apis.ts';
+import type { Reader, Writer } from '../../protocol/bytes.ts';
+import { unsupportedApiVersions } from '../../protocol/kafka/frame.ts';
+import type { ApiVersionsRequest, ApiVersionsResponseInit } from '../../protocol/kafka/messages.ts';
+import { errors } from '../../protocol/errors.ts';
+import type { Broker } from '../broker.ts';
+import type { Histogram, Metrics } from '../metrics.ts';
+import type { Call, Handler } from './call.ts';
+import type { FetchHandler } from './fetch.ts';
+import { listOffsets } from './list-offsets.ts';
+import { initProducerId, produce } from './produce.ts';
+
+/** What the table needs of a message's codec. */
+interface Codec<Request, Response> {
+  readonly key: number;
+  readonly name: string;
+  readonly minVersion: number;
+  readonly maxVersion: number;
+  readonly flexibleFrom: number;
+  readRequest(reader: Reader, version: number): Request;
+  writeResponse(writer: Writer, value: Response, version: number): void;
+}
+
+export interface ApiRow {
+  readonly api: Codec<unknown, unknown>;
+  readonly name: string;
+  /** What ApiVersions says; the versions below the codec's own are advertised but not read. */
+  readonly advertisedMinVersion: number;
+  readonly minVersion: number;
+  readonly maxVersion: number;
+  readonly handle: Handler<unknown, unknown>;
+  requests: number;
+  observe(durationMs: number): void;
+}
+
+export type ApiTable = ReadonlyMap<number, ApiRow>;
+
+/** Software names and versions that ApiVersions accepts (KIP-511). */
+const SOFTWARE = /^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$/;
+
+export function apiTable(fetch: FetchHandler, metrics: Metrics): ApiTable {
+  const rows = new Map<number, ApiRow>();
+  const durations = new Map<string, Histogram>();
+  function serve<Request, Response>(
+    api: Codec<Request, Response>,
+    handle: Handler<Request, Response>,
+    versions: { min?: number; max?: number; advertisedMin?: number } = {},
+  ): void {
+    const histogram = metrics.histogram(
+      `millrace_kafka_${api.name}_seconds`,
+      `Time from a ${api.name} request to its answer.`,
+    );
+    durations.set(api.name, histogram);
+    const minVersion = versions.min ?? api.minVersion;
+    rows.set(api.key, {
+      // The row only ever gives a handler what its own codec read, and its codec what its own handler answered.
+      api: api as unknown as Codec<unknown, unknown>,
+      name: api.name,
+      advertisedMinVersion: versions.advertisedMin ?? minVersion,
+      minVersion,
+      maxVersion: versions.max ?? api.maxVersion,
+      handle: handle as unknown as Handler<unknown, unknown>,
+      requests: 0,
+      observe: (durationMs) => histogram.observe(durationMs / 1000),
+    });
+  }
+
+  // Produce 0 to 2 cannot be read, yet Kafka advertises them: librdkafka up to 2.11 sends uncompressed otherwise (KIP-896).
+  serve(apis.Produce, produce, { advertisedMin: 0 });
+  serve(apis.Fetch, (broker, call) => fetch.handle(broker, call));
+  serve(apis.ListOffsets, listOffsets);
+  serve(apis.InitProducerId, initProducerId);
+  serve(apis.ApiVersions, (_broker: Broker, call: Call<ApiVersionsRequest | undefined, ApiVersionsResponseInit>) =>
+    apiVersions(rows, call),
+  );
+  return rows;
+}
+
+/** ApiVersions: what is served; `request` is undefined when the asked version is not. */
+function apiVersions(rows: ApiTable, call: Call<ApiVersionsRequest | undefined, ApiVersionsResponseInit>): void {
+  const { request, version, connection } = call;
+  if (!request) {
+    const { minVersion, maxVersion } = apis.ApiVersions;
+    return call.reply(unsupportedApiVersions(minVersion, maxVersion));
+  }
+  if (version >= 3) {
+    const { clientSoftwareName, clientSoftwareVersion } = request;
+    if (!SOFTWARE.test(clientSoftwareName) || !SOFTWARE.test(clientSoftwareVersion)) {
+      return call.reply({ errorCode: errors.INVALID_REQUEST.kafka, apiKeys: [] });
+    }
+    connection.clientSoftwareName = clientSoftwareName;
+    connection.clientSoftwareVersion = clientSoftwareVersion;
+  }
+  const apiKeys = [...rows.values()]
+    .map(({ api, advertisedMinVersion, maxVersion }) => ({
+      apiKey: api.key,
+      minVersion: advertisedMinVersion,
+      maxVersion,
+    }))
+    .sort((a, b) => a.apiKey - b.apiKey);
+  call.reply({ errorCode: 0, apiKeys });
+}
