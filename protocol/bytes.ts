@@ -8,6 +8,10 @@
 import { ProtocolError } from './errors.ts';
 
 const TWO_32 = 4_294_967_296;
+/** Kafka allows no longer string, also where the length prefix could say so. */
+const STRING_BYTES_MAX = 0x7fff;
+/** Default of `Reader.elementsLeft`: no request needs as many, and a million small objects are 100 MB. */
+const ELEMENTS_MAX = 250_000;
 
 /** int64 at `offset` as a number; outside ±(2⁵³−1) is a `ProtocolError`. */
 export function readInt64(bytes: Buffer, offset: number): number {
@@ -31,6 +35,8 @@ export class Reader {
   readonly bytes: Buffer;
   offset: number;
   readonly end: number;
+  /** How many more array elements may be read: small elements become objects many times their size on the wire. */
+  elementsLeft: number = ELEMENTS_MAX;
 
   constructor(bytes: Uint8Array, offset = 0, end = bytes.length) {
     this.bytes = asBuffer(bytes);
@@ -94,8 +100,10 @@ export class Reader {
 
   /** Unsigned varint of at most 32 bits. */
   uvarint(): number {
-    let value = 0;
-    for (let shift = 0; shift < 35; shift += 7) {
+    let value = this.uint8();
+    if (value < 0x80) return value;
+    value &= 0x7f;
+    for (let shift = 7; shift < 35; shift += 7) {
       const byte = this.uint8();
       value += (byte & 0x7f) * 2 ** shift;
       if (byte < 0x80) {
@@ -152,6 +160,7 @@ export class Reader {
   }
   compactNullableString(): string | null {
     const size = this.uvarint();
+    if (size - 1 > STRING_BYTES_MAX) throw new ProtocolError(`string of ${size - 1} bytes before byte ${this.offset}`);
     return size === 0 ? null : this.text(size - 1);
   }
   byteArray(): Buffer {
@@ -181,13 +190,21 @@ export class Reader {
     if (length > this.remaining) {
       throw new ProtocolError(`array of ${length} elements at byte ${this.offset}, ${this.remaining} bytes left`);
     }
-    return length < 0 ? -1 : length;
+    if (length < 0) return -1;
+    this.elementsLeft -= length;
+    if (this.elementsLeft < 0) throw new ProtocolError(`too many array elements before byte ${this.offset}`);
+    return length;
   }
 }
 
 function present<T>(value: T | null, offset: number): T {
   if (value === null) throw new ProtocolError(`null before byte ${offset} where a value is required`);
   return value;
+}
+
+function checkStringSize(sizeBytes: number): void {
+  if (sizeBytes > STRING_BYTES_MAX)
+    throw new RangeError(`string of ${sizeBytes} bytes; ${STRING_BYTES_MAX} are allowed`);
 }
 
 /** Stands for bytes that are produced only while they are sent (a range of a segment file). Nothing but the sender looks inside. */
@@ -273,7 +290,9 @@ export class Writer {
   }
   uuid(value: string): void {
     const at = this.#room(16);
-    this.#buffer.write(value.replaceAll('-', ''), at, 16, 'hex');
+    const hex = value.replaceAll('-', '');
+    const size = this.#buffer.write(hex, at, 16, 'hex');
+    if (size !== 16 || hex.length !== 32) throw new RangeError(`${value} is not a UUID`);
   }
   uvarint(value: number): void {
     let rest = value;
@@ -312,7 +331,7 @@ export class Writer {
   }
   string(value: string): void {
     const size = Buffer.byteLength(value);
-    if (size > 0x7fff) throw new RangeError(`string of ${size} bytes; int16 length allows 32767`);
+    checkStringSize(size);
     this.int16(size);
     this.text(value, size);
   }
@@ -322,6 +341,7 @@ export class Writer {
   }
   compactString(value: string): void {
     const size = Buffer.byteLength(value);
+    checkStringSize(size);
     this.uvarint(size + 1);
     this.text(value, size);
   }

@@ -56,12 +56,16 @@ export function readRequestHeader(reader: Reader): RequestHeader {
   return readRequestHeaderMessage(reader, headerVersion);
 }
 
-/** Reads a response's header and answers its correlation id. */
+/**
+ * Reads a response's header and answers its correlation id. The reader then takes arrays of any length that the bytes
+ * hold: unlike a request, a response about every partition of a cluster may be long, and we asked for it.
+ */
 export function readResponseHeader(
   reader: Reader,
   api: { key: number; flexibleFrom: number },
   apiVersion: number,
 ): number {
+  reader.elementsLeft = Number.POSITIVE_INFINITY;
   return readResponseHeaderMessage(reader, responseHeaderVersion(api, apiVersion)).correlationId;
 }
 
