@@ -1,89 +1,33 @@
 /**
  * The Engine seam: what doors and coordinators see of the log. Two implementations are meant: the embedded log
- * (`storage/log-engine.ts`) and, later, an existing Kafka cluster.
+ * (`broker/embedded-engine.ts` on `storage/log-engine.ts`) and, later, an existing Kafka cluster.
  *
  * The order of things is one number: every append, start move and deletion takes a `Position` when it is made, is
  * visible to later checks at once, and is durable when `durablePosition` has reached it. Answers wait for that.
  * Synchronous calls never wait; what may have to load something first is a promise or has a `prepare`.
  */
-import type { Payload, Splice } from '../protocol/bytes.ts';
+import type {
+  Appended,
+  AppendOptions,
+  LogConfig,
+  LogSlice,
+  OffsetAndTime,
+  PartitionSpec,
+  Position,
+  ReadOptions,
+} from '../storage/log.ts';
 
-/** Place in the engine's commit order; 0 is "durable since before the start". */
-export type Position = number;
-
-/** Settings of one partition's log; names and meaning are those of Kafka's topic configs. */
-export interface LogConfig {
-  /** segment.bytes */
-  segmentBytes: number;
-  /** segment.ms */
-  segmentMs: number;
-  /** segment.index.bytes */
-  segmentIndexBytes: number;
-  /** index.interval.bytes */
-  indexIntervalBytes: number;
-  /** retention.ms; −1: no limit */
-  retentionMs: number;
-  /** retention.bytes; −1: no limit */
-  retentionBytes: number;
-  /** file.delete.delay.ms */
-  fileDeleteDelayMs: number;
-  /** message.timestamp.type */
-  timestampType: 'CreateTime' | 'LogAppendTime';
-  /** message.timestamp.before.max.ms */
-  timestampBeforeMaxMs: number;
-  /** message.timestamp.after.max.ms */
-  timestampAfterMaxMs: number;
-  /** max.message.bytes */
-  maxMessageBytes: number;
-}
-
-export interface PartitionSpec {
-  /** UUID text; the partition is known by this and its index, never by its name. */
-  topicId: string;
-  /** Only for folder names and messages. */
-  topic: string;
-  index: number;
-  config: LogConfig;
-}
-
-export interface AppendOptions {
-  /**
-   * `client`: timestamps are checked or stamped, producer state is checked. `internal`: the broker's own batch (state
-   * logs): only stamped with offset and epoch.
-   */
-  origin: 'client' | 'internal';
-  /** Whether anybody waits. A `lazy` append joins the next group and starts one only after `log.flush.linger.ms`. */
-  urgency: 'waited' | 'lazy';
-}
-
-export interface Appended {
-  baseOffset: number;
-  lastOffset: number;
-  /** LogAppendTime of the batch, −1 with CreateTime. */
-  appendTimeMs: number;
-  /** Durable when `durablePosition` reaches it; a duplicate has that of the original batch. */
-  position: Position;
-  isDuplicate: boolean;
-}
-
-/** Bytes found by a read: whole batches in order, the last one perhaps cut. `release` is called once, when they were sent or dropped. */
-export interface LogSlice {
-  readonly chunks: readonly Payload[];
-  readonly sizeBytes: number;
-  release(): void;
-}
-
-/** A range of a segment file, read only while it is sent. */
-export interface FileSplice extends Splice {
-  /** Reads the bytes from `offset` (0 … length) into `target`; rejects if the file fails, which fences the partition. */
-  read(target: Uint8Array, offset: number): Promise<number>;
-}
-
-export interface OffsetAndTime {
-  offset: number;
-  timestamp: number;
-  leaderEpoch: number;
-}
+export type {
+  Appended,
+  AppendOptions,
+  FileSplice,
+  LogConfig,
+  LogSlice,
+  OffsetAndTime,
+  PartitionSpec,
+  Position,
+  ReadOptions,
+} from '../storage/log.ts';
 
 /** One partition's log. Offsets: start ≤ lastStable ≤ highWatermark ≤ end. */
 export interface Partition {
@@ -124,11 +68,6 @@ export interface Partition {
   whenAbove(offset: number, callback: () => void): () => void;
   /** Producers with state here, for DescribeProducers and metrics. */
   readonly producerCount: number;
-}
-
-export interface ReadOptions {
-  wholeFirst: boolean;
-  limitOffset?: number;
 }
 
 /** One piece of an atomic commit. */

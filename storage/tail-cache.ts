@@ -1,0 +1,185 @@
+/**
+ * The newest batches in memory. Every append is copied once, into the current slab; the journal, the segments and
+ * readers at the end of the log all use that copy.
+ *
+ * A `Run` is a contiguous piece of one partition in one slab: the unit of the journal, of segment writes and of reads.
+ * Slabs are filled in arrival order, so the bytes of one group are nearly contiguous, and are evicted oldest first: the
+ * runs of a partition that are in memory are always the end of its log.
+ *
+ * Always true: a slab with bytes that are not yet in a segment is not evicted; an evicted slab is reused only when its
+ * last reader has let go. Slab memory is recycled, never garbage.
+ */
+import assert from 'node:assert';
+
+/** What the cache and the committer need to know of the partition that owns a run. */
+export interface RunOwner {
+  /** The oldest run in memory goes. Called in order of offsets. */
+  forgetOldestRun(run: Run): void;
+}
+
+export class Slab {
+  readonly buffer: Buffer;
+  usedBytes = 0;
+  /** Runs of it that are not yet in a segment. */
+  unwrittenRuns = 0;
+  readers = 0;
+  isCached = true;
+  readonly runs: Run[] = [];
+
+  constructor(sizeBytes: number) {
+    this.buffer = Buffer.allocUnsafeSlow(sizeBytes);
+  }
+}
+
+export class Run {
+  readonly owner: RunOwner;
+  readonly slab: Slab;
+  readonly position: number;
+  sizeBytes: number;
+  readonly baseOffset: number;
+  nextOffset: number;
+  maxTimestamp: number;
+  batchCount: number;
+  /** Fingerprint of the CRCs of its batches, see `runDigest`. */
+  digest: number;
+  /** Position (group number) under which it becomes durable. */
+  readonly group: number;
+  /** The first of a new segment. */
+  readonly startsSegment: boolean;
+
+  constructor(
+    owner: RunOwner,
+    slab: Slab,
+    position: number,
+    baseOffset: number,
+    group: number,
+    startsSegment: boolean,
+  ) {
+    this.owner = owner;
+    this.slab = slab;
+    this.position = position;
+    this.sizeBytes = 0;
+    this.baseOffset = baseOffset;
+    this.nextOffset = baseOffset;
+    this.maxTimestamp = -1;
+    this.batchCount = 0;
+    this.digest = 0;
+    this.group = group;
+    this.startsSegment = startsSegment;
+  }
+}
+
+/** Continues the fingerprint of a run by the CRC of its next batch: different CRCs give different digests. */
+export function runDigest(digest: number, batchCrc: number): number {
+  return (Math.imul(digest, 0x01000193) + batchCrc) >>> 0;
+}
+
+/** Runs are not merged beyond this, so that a read finds its place in one quickly. */
+export const RUN_BYTES_MAX = 64 * 1024;
+/** What a run costs beside its bytes, for the budget. */
+const RUN_OVERHEAD_BYTES = 128;
+const SLAB_BYTES = 1024 * 1024;
+/** Free slabs kept for reuse beyond the budget. */
+const POOL_BYTES_MAX = 4 * SLAB_BYTES;
+
+export interface TailCacheOptions {
+  /** `log.tail.cache.bytes` */
+  budgetBytes: number;
+  /** The oldest slab should go but has bytes that are not in a segment: write those. */
+  onPressure: (slab: Slab) => void;
+}
+
+export class TailCache {
+  readonly #budgetBytes: number;
+  readonly #slabBytes: number;
+  readonly #onPressure: (slab: Slab) => void;
+  /** Oldest first; the last is the current one. */
+  #slabs: Slab[] = [];
+  #slabsBytes = 0;
+  #runCount = 0;
+  #pool: Slab[] = [];
+  #poolBytes = 0;
+
+  constructor(options: TailCacheOptions) {
+    this.#budgetBytes = options.budgetBytes;
+    this.#slabBytes = Math.min(SLAB_BYTES, Math.max(64 * 1024, options.budgetBytes / 8));
+    this.#onPressure = options.onPressure;
+  }
+
+  /** Memory in use: slabs and runs, not the pool. */
+  get sizeBytes(): number {
+    return this.#slabsBytes + this.#runCount * RUN_OVERHEAD_BYTES;
+  }
+
+  /** The current slab, with at least `sizeBytes` free behind `usedBytes`. */
+  slabFor(sizeBytes: number): Slab {
+    const current = this.#slabs.at(-1);
+    if (current !== undefined && current.buffer.length - current.usedBytes >= sizeBytes) return current;
+    let capacity = this.#slabBytes;
+    while (capacity < sizeBytes) capacity *= 2;
+    this.#evictTo(this.#budgetBytes - capacity);
+    const slab = this.#recycled(capacity) ?? new Slab(capacity);
+    this.#slabs.push(slab);
+    this.#slabsBytes += capacity;
+    return slab;
+  }
+
+  addRun(run: Run): void {
+    run.slab.runs.push(run);
+    run.slab.unwrittenRuns++;
+    this.#runCount++;
+  }
+
+  /** The bytes of the run are in a segment. */
+  runWritten(run: Run): void {
+    assert(run.slab.unwrittenRuns > 0);
+    run.slab.unwrittenRuns--;
+  }
+
+  hold(slab: Slab): void {
+    slab.readers++;
+  }
+  letGo(slab: Slab): void {
+    assert(slab.readers > 0);
+    slab.readers--;
+    if (slab.readers === 0 && !slab.isCached) this.#recycle(slab);
+  }
+
+  #evictTo(targetBytes: number): void {
+    let evicted = 0;
+    // The current slab stays: appends may still merge into its last run.
+    while (this.sizeBytes > targetBytes && evicted < this.#slabs.length - 1) {
+      const slab = this.#slabs[evicted];
+      if (slab.unwrittenRuns > 0) {
+        this.#onPressure(slab);
+        break;
+      }
+      for (const run of slab.runs) run.owner.forgetOldestRun(run);
+      this.#runCount -= slab.runs.length;
+      this.#slabsBytes -= slab.buffer.length;
+      slab.runs.length = 0;
+      slab.isCached = false;
+      if (slab.readers === 0) this.#recycle(slab);
+      evicted++;
+    }
+    if (evicted > 0) this.#slabs.splice(0, evicted);
+  }
+
+  #recycle(slab: Slab): void {
+    if (this.#poolBytes + slab.buffer.length > POOL_BYTES_MAX) return;
+    this.#pool.push(slab);
+    this.#poolBytes += slab.buffer.length;
+  }
+
+  #recycled(capacity: number): Slab | undefined {
+    const index = this.#pool.findIndex((slab) => slab.buffer.length === capacity);
+    if (index < 0) return undefined;
+    const [slab] = this.#pool.splice(index, 1);
+    this.#poolBytes -= capacity;
+    assert(slab.unwrittenRuns === 0);
+    assert(slab.readers === 0);
+    slab.usedBytes = 0;
+    slab.isCached = true;
+    return slab;
+  }
+}
