@@ -7,6 +7,9 @@
  */
 import * as zlib from 'node:zlib';
 import { type ErrorCode, MillraceError } from './errors.ts';
+import { lz4Codec } from './lz4.ts';
+import { pureSnappy, snappyCodec } from './snappy.ts';
+import { nodeZstd, zstdCodec } from './zstd.ts';
 
 export type Codec = 'none' | 'gzip' | 'snappy' | 'lz4' | 'zstd';
 
@@ -21,20 +24,25 @@ export interface CodecImplementation {
 
 const gzip: CodecImplementation = {
   compress: (bytes) => zlib.gzipSync(bytes),
-  decompress: (bytes, maxBytes) => zlib.gunzipSync(bytes, { maxOutputLength: maxBytes }),
+  // zlib refuses a limit of 0.
+  decompress: (bytes, maxBytes) => zlib.gunzipSync(bytes, { maxOutputLength: Math.max(1, maxBytes) }),
 };
 
-const implementations: Record<Codec, CodecImplementation | undefined> = {
+const builtInZstd = nodeZstd();
+
+const builtIn: Record<Codec, CodecImplementation | undefined> = {
   none: undefined,
   gzip,
-  snappy: undefined,
-  lz4: undefined,
-  zstd: undefined,
+  snappy: snappyCodec(pureSnappy),
+  lz4: lz4Codec(),
+  zstd: builtInZstd === undefined ? undefined : zstdCodec(builtInZstd),
 };
+
+const implementations: Record<Codec, CodecImplementation | undefined> = { ...builtIn };
 
 /** From now on `implementation` serves `codec`; `undefined` returns to the built-in one. */
 export function registerCodec(codec: Exclude<Codec, 'none'>, implementation: CodecImplementation | undefined): void {
-  implementations[codec] = implementation;
+  implementations[codec] = implementation ?? builtIn[codec];
 }
 
 /** Whether batches of this codec can be read and written here; only zstd may be missing. */
