@@ -80,6 +80,8 @@ export type CommitPart =
 
 export interface Engine {
   readonly durablePosition: Position;
+  /** The newest position taken. */
+  readonly lastPosition: Position;
   /** All parts or none, whatever happens, in one journal record. Bounded by `journal.entry.bytes`. Allowed below the disk reserve. */
   commit(parts: readonly CommitPart[], urgency: 'waited' | 'lazy'): { position: Position; appended: Appended[] };
   /** Calls back (later in this turn or in another, never inside the call unless already durable) when `position` is durable; in order of positions. */

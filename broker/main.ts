@@ -1,0 +1,271 @@
+/**
+ * Wires one broker together. `openBroker` makes everything that has no socket (the simulation runs exactly that);
+ * `startBroker` adds the system's clock and disk and opens the doors. Read from here: a request goes from
+ * `server.ts` through `kafka/connection.ts` to the handlers in `kafka/`, and from them to the engine.
+ */
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { MillraceError } from '../protocol/errors.ts';
+import { type Clock, type Random, systemClock, systemRandom } from '../storage/clock.ts';
+import type { Disk } from '../storage/disk.ts';
+import { loadNative } from '../storage/native.ts';
+import { NodeDisk } from '../storage/node-disk.ts';
+import { openAccess } from './access.ts';
+import { listenHttp } from './admin.ts';
+import type { Broker } from './broker.ts';
+import { type Options, resolveOptions } from './config.ts';
+import { EmbeddedEngine } from './embedded-engine.ts';
+import { GroupCoordinator } from './groups.ts';
+import { apiTable } from './kafka/api-table.ts';
+import { KafkaConnection } from './kafka/connection.ts';
+import { FetchHandler } from './kafka/fetch.ts';
+import { FetchSessions } from './kafka/fetch-sessions.ts';
+import { PiecePool } from './kafka/piece-pool.ts';
+import { Metrics } from './metrics.ts';
+import { observeBroker } from './observe.ts';
+import { ProducerIds } from './producers.ts';
+import { type Accept, type Listening, listen } from './server.ts';
+import { TopicRegistry } from './topics.ts';
+
+export interface Address {
+  host: string;
+  port: number;
+}
+
+export interface BrokerConfig {
+  /** Folder of the log; made if missing. */
+  dataDir: string;
+  /** Addresses to listen on; port 0 lets the system choose. A door that is undefined stays shut. */
+  doors: { kafka?: Address | undefined; http?: Address | undefined };
+  /** Over the defaults of `config.ts`. */
+  options?: Readonly<Record<string, string | number | boolean>>;
+  /** Allows addresses that other machines can reach although there is no authentication yet. Default false. */
+  insecure?: boolean;
+  /** One line for the operator. Default: nothing is said. */
+  log?: (line: string) => void;
+}
+
+export interface RunningBroker {
+  /** The doors that listen, with their real ports. */
+  readonly doors: readonly { name: string; host: string; port: number }[];
+  readonly broker: Broker;
+  readonly metrics: Metrics;
+  /** Answers what was asked, syncs, checkpoints, closes. */
+  stop(): Promise<void>;
+  /** Resolves if the broker had to stop because the disk failed; the process must end. */
+  readonly fatal: Promise<Error>;
+}
+
+/** A broker without doors. */
+export interface OpenBroker {
+  readonly broker: Broker;
+  readonly metrics: Metrics;
+  /** What a Kafka door does with a connection. */
+  readonly acceptKafka: Accept;
+  readonly kafkaConnections: ReadonlySet<KafkaConnection>;
+  /** Stops reading requests and waits, at most `shutdown.drain.ms`, until what was asked is answered and sent. */
+  drain(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface BrokerParts {
+  disk: Disk;
+  clock: Clock;
+  random: Random;
+  dataDir: string;
+  options: Options;
+  log: (line: string) => void;
+}
+
+const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost']);
+const WILDCARDS = new Set(['0.0.0.0', '::', '']);
+
+/** Recovers the log, loads all state and readies every handler. */
+export async function openBroker({ disk, clock, random, dataDir, options, log }: BrokerParts): Promise<OpenBroker> {
+  const metrics = new Metrics();
+  const engine = await EmbeddedEngine.open({ disk, clock, random, dataDir, options, log });
+  const topics = new TopicRegistry({ engine, clock, random, options });
+  await topics.load();
+  const groups = new GroupCoordinator({ engine, clock, random, options, topics });
+  await groups.load();
+  await engine.discardUnopened();
+  const broker: Broker = {
+    clock,
+    random,
+    options,
+    clusterId: engine.clusterId,
+    engine,
+    topics,
+    groups,
+    producerIds: new ProducerIds(engine.startEpoch),
+    access: openAccess,
+    advertised: advertiser(options),
+  };
+  const fetch = new FetchHandler(new FetchSessions(clock, random, options['fetch.sessions.max']));
+  const apis = apiTable(fetch, metrics);
+  const pieces = new PiecePool();
+  const connections = new Set<KafkaConnection>();
+  const report = (message: string, error: unknown): void => log(`${message}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  observeBroker(metrics, { broker, engine, fetch, apis, connections });
+  let retention = clock.after(options['log.retention.check.interval.ms'], retain);
+  function retain(): void {
+    void engine.retain().then(
+      () => {
+        retention = clock.after(options['log.retention.check.interval.ms'], retain);
+      },
+      // A failed disk has already told the engine's owner.
+      () => {},
+    );
+  }
+  return {
+    broker,
+    metrics,
+    kafkaConnections: connections,
+    acceptKafka(transport) {
+      const connection = new KafkaConnection(transport, { broker, apis, pieces, report });
+      connections.add(connection);
+      connection.onClose(() => connections.delete(connection));
+      return connection;
+    },
+    drain: () => drain(broker, connections),
+    async close() {
+      retention.cancel();
+      groups.close();
+      for (const connection of connections) connection.end();
+      await engine.close();
+    },
+  };
+}
+
+function drain(broker: Broker, connections: ReadonlySet<KafkaConnection>): Promise<void> {
+  const deadline = broker.clock.monotonic() + broker.options['shutdown.drain.ms'];
+  for (const connection of connections) connection.drain();
+  return new Promise((resolve) => {
+    const look = (): void => {
+      const isIdle = [...connections].every((connection) => connection.isIdle);
+      if (isIdle || broker.clock.monotonic() >= deadline) resolve();
+      else broker.clock.after(5, look);
+    };
+    // What was appended is answered when it is durable; long polls are not waited for.
+    broker.engine.whenDurable(broker.engine.lastPosition, () => broker.clock.endOfTurn(() => broker.clock.endOfTurn(look)));
+  });
+}
+
+/** Opens the data folder and the doors. Rejects with a `MillraceError` that says what to do. */
+export async function startBroker(config: BrokerConfig): Promise<RunningBroker> {
+  const log = config.log ?? (() => {});
+  const options = resolveOptions(config.options);
+  for (const [name, address] of Object.entries(config.doors)) if (address) checkAddress(name, address, config.insecure === true);
+  if (config.doors.kafka) options['advertised.listeners'] ||= defaultAdvertised(config.doors.kafka);
+  await loadNative();
+  const opened = await openBroker({
+    disk: new NodeDisk(),
+    clock: systemClock,
+    random: systemRandom,
+    dataDir: config.dataDir,
+    options,
+    log,
+  });
+  const { broker, metrics } = opened;
+  const delay = monitorEventLoopDelay({ resolution: 10 });
+  delay.enable();
+  metrics.observed('gauge', 'millrace_event_loop_delay_seconds', 'Delay of the event loop since the last look.', () => {
+    const samples = [0.5, 0.99, 1].map((quantile): [Record<string, string>, number] => [
+      { quantile: String(quantile) },
+      Math.max(0, delay.percentile(quantile * 100 || 1) / 1e9 - 0.01),
+    ]);
+    delay.reset();
+    return samples;
+  });
+
+  let isReady = false;
+  let failure: Error | undefined;
+  const fatal = new Promise<Error>((resolve) =>
+    broker.engine.onFatal((error) => {
+      failure = error;
+      resolve(error);
+    }),
+  );
+  const listeners: Listening[] = [];
+  const doors: { name: string; host: string; port: number }[] = [];
+  let httpDoor: { port: number; close(): Promise<void> } | undefined;
+  const shut = async (): Promise<void> => {
+    await Promise.all([...listeners.map((listener) => listener.close()), httpDoor?.close()]);
+    delay.disable();
+    await opened.close();
+  };
+  try {
+    if (config.doors.kafka) {
+      const { host, port } = config.doors.kafka;
+      const rest = {
+        connectionsMax: options['connections.max'],
+        idleMs: options['connections.max.idle.ms'],
+        accept: opened.acceptKafka,
+      };
+      const first = await listen({ host, port, ...rest });
+      listeners.push(first);
+      doors.push({ name: 'kafka', host, port: first.port });
+      if (host === '127.0.0.1') {
+        // 'localhost' is ::1 for many clients. Where the machine has no IPv6, or that port is taken there, so be it.
+        await listen({ host: '::1', port: first.port, ...rest }).then(
+          (listener) => listeners.push(listener),
+          () => log(`::1:${first.port} cannot be listened on; clients reach the Kafka door at 127.0.0.1:${first.port}`),
+        );
+      }
+    }
+    if (config.doors.http) {
+      const { host, port } = config.doors.http;
+      const notReady = (): string | undefined => {
+        if (failure) return `the disk failed: ${failure.message}`;
+        if (broker.engine.isFull) return 'the disk is full';
+        return isReady ? undefined : 'starting or stopping';
+      };
+      httpDoor = await listenHttp({ metrics, notReady }, host, port);
+      doors.push({ name: 'http', host, port: httpDoor.port });
+    }
+  } catch (error) {
+    await shut();
+    throw error;
+  }
+  isReady = true;
+  return {
+    doors,
+    broker,
+    metrics,
+    fatal,
+    async stop() {
+      isReady = false;
+      for (const listener of listeners) listener.stopAccepting();
+      await opened.drain();
+      await shut();
+    },
+  };
+}
+
+function checkAddress(name: string, { host }: Address, isInsecure: boolean): void {
+  if (isInsecure || LOOPBACK.has(host)) return;
+  throw new MillraceError(
+    'INVALID_OPTION',
+    `--${name} ${host} can be reached from other machines and there is no authentication; use 127.0.0.1, or --insecure if that is meant`,
+  );
+}
+
+/** The Kafka door's own host unless it is a wildcard; its port is only known once it listens. */
+function defaultAdvertised({ host }: Address): string {
+  return WILDCARDS.has(host) ? '' : `${host}:`;
+}
+
+/** See `Broker.advertised`. The option is HOST:PORT, optionally behind PLAINTEXT://; without a port the connection's. */
+function advertiser(options: Options): Broker['advertised'] {
+  return ({ localHost, localPort }) => {
+    const text = options['advertised.listeners'].replace(/^[A-Za-z_]+:\/\//, '').split(',', 1)[0];
+    const at = text.lastIndexOf(':');
+    if (at < 0) return { host: text || unmapped(localHost), port: localPort };
+    const port = Number(text.slice(at + 1));
+    return { host: text.slice(0, at).replace(/^\[|\]$/g, '') || unmapped(localHost), port: port > 0 ? port : localPort };
+  };
+}
+
+/** An IPv4 address as a dual-stack socket shows it, in its own form. */
+function unmapped(host: string): string {
+  return host.startsWith('::ffff:') ? host.slice(7) : host;
+}
