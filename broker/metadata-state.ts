@@ -1,0 +1,184 @@
+/**
+ * What the broker knows about itself, as a state machine: topics with their ids, partition counts and configs, and the
+ * options that were changed while running. Pure: no log, no clock, no dice. `topics.ts` runs it on the metadata log.
+ *
+ * An event is one record without key; its value is msgpack of `[version, kind, ...fields]`. Events are facts that were
+ * checked before they were written, so applying one never fails; an event of a later version ends the start of this
+ * one, since skipping it would lose a topic or resurrect a deleted one.
+ */
+import { pack, unpack } from 'msgpackr';
+import type { DecodedRecord, RecordInit } from '../protocol/record-batch.ts';
+import { MillraceError } from '../protocol/errors.ts';
+import type { StateMachine } from './state-log.ts';
+
+/** Whose options a dynamic change concerns: this node's, or those of every node. */
+export type OptionScope = 'node' | 'cluster';
+
+export type ConfigValues = ReadonlyMap<string, string>;
+
+export type MetadataEvent =
+  | {
+      readonly kind: 'topicCreated';
+      readonly name: string;
+      readonly id: string;
+      readonly partitionCount: number;
+      /** Visible and readable, but only the broker writes it. */
+      readonly isInternal: boolean;
+      readonly overrides: ConfigValues;
+    }
+  | { readonly kind: 'topicDeleted'; readonly id: string }
+  /** `partitionCount` is the new total. */
+  | { readonly kind: 'partitionsAdded'; readonly id: string; readonly partitionCount: number }
+  /** `overrides` is everything the topic has of its own from now on. */
+  | { readonly kind: 'topicConfigured'; readonly id: string; readonly overrides: ConfigValues }
+  /** `values` is everything that is dynamic in this scope from now on. */
+  | { readonly kind: 'optionsChanged'; readonly scope: OptionScope; readonly values: ConfigValues };
+
+export interface TopicState {
+  readonly name: string;
+  readonly id: string;
+  readonly isInternal: boolean;
+  readonly partitionCount: number;
+  readonly overrides: ConfigValues;
+}
+
+const VERSION = 1;
+const SCOPES: readonly OptionScope[] = ['node', 'cluster'];
+
+export class MetadataState implements StateMachine<MetadataEvent> {
+  readonly #topics = new Map<string, TopicState>();
+  readonly #ids = new Map<string, string>();
+  /** Name with '.' as '_' → the name that took it: Kafka's rule, so that metric names never collide. */
+  readonly #flatNames = new Map<string, string>();
+  readonly #options = new Map<OptionScope, ConfigValues>();
+  #partitionCount = 0;
+
+  get topicCount(): number {
+    return this.#topics.size;
+  }
+  /** Over all topics. */
+  get partitionCount(): number {
+    return this.#partitionCount;
+  }
+  get(name: string): TopicState | undefined {
+    return this.#topics.get(name);
+  }
+  byId(id: string): TopicState | undefined {
+    const name = this.#ids.get(id);
+    return name === undefined ? undefined : this.#topics.get(name);
+  }
+  topics(): IterableIterator<TopicState> {
+    return this.#topics.values();
+  }
+  /** The topic whose name differs from this one only in '.' and '_'. */
+  collision(name: string): string | undefined {
+    const other = this.#flatNames.get(flat(name));
+    return other === name ? undefined : other;
+  }
+  dynamicOptions(scope: OptionScope): ConfigValues {
+    return this.#options.get(scope) ?? new Map();
+  }
+
+  apply(event: MetadataEvent): void {
+    switch (event.kind) {
+      case 'topicCreated': {
+        const { name, id, isInternal, partitionCount, overrides } = event;
+        this.#topics.set(name, { name, id, isInternal, partitionCount, overrides });
+        this.#ids.set(id, name);
+        this.#flatNames.set(flat(name), name);
+        this.#partitionCount += partitionCount;
+        break;
+      }
+      case 'topicDeleted': {
+        const topic = this.#known(event.id);
+        this.#topics.delete(topic.name);
+        this.#ids.delete(event.id);
+        this.#flatNames.delete(flat(topic.name));
+        this.#partitionCount -= topic.partitionCount;
+        break;
+      }
+      case 'partitionsAdded': {
+        const topic = this.#known(event.id);
+        this.#topics.set(topic.name, { ...topic, partitionCount: event.partitionCount });
+        this.#partitionCount += event.partitionCount - topic.partitionCount;
+        break;
+      }
+      case 'topicConfigured': {
+        const topic = this.#known(event.id);
+        this.#topics.set(topic.name, { ...topic, overrides: event.overrides });
+        break;
+      }
+      case 'optionsChanged':
+        this.#options.set(event.scope, event.values);
+        break;
+    }
+  }
+
+  *live(): Iterable<MetadataEvent> {
+    for (const scope of SCOPES) {
+      const values = this.#options.get(scope);
+      if (values !== undefined && values.size > 0) yield { kind: 'optionsChanged', scope, values };
+    }
+    for (const topic of this.#topics.values()) yield { kind: 'topicCreated', ...topic };
+  }
+
+  encode(event: MetadataEvent, nowMs: number): RecordInit {
+    return { key: null, value: pack([VERSION, event.kind, ...fieldsOf(event)]), timestamp: nowMs };
+  }
+
+  decode(record: DecodedRecord): MetadataEvent {
+    const decoded: unknown = record.value === null ? undefined : unpack(record.value);
+    const event = Array.isArray(decoded) && decoded[0] === VERSION ? eventOf(decoded[1], decoded.slice(2)) : undefined;
+    if (event === undefined) {
+      throw new MillraceError(
+        'DATA_DIR_FORMAT',
+        `the metadata log has an event at offset ${record.offset} that this version does not know`,
+      );
+    }
+    return event;
+  }
+
+  #known(id: string): TopicState {
+    const topic = this.byId(id);
+    if (topic === undefined) throw new Error(`metadata event for topic id ${id}, which does not exist`);
+    return topic;
+  }
+}
+
+const flat = (name: string): string => name.replaceAll('.', '_');
+
+function fieldsOf(event: MetadataEvent): unknown[] {
+  switch (event.kind) {
+    case 'topicCreated':
+      return [event.name, event.id, event.partitionCount, event.isInternal, [...event.overrides]];
+    case 'topicDeleted':
+      return [event.id];
+    case 'partitionsAdded':
+      return [event.id, event.partitionCount];
+    case 'topicConfigured':
+      return [event.id, [...event.overrides]];
+    case 'optionsChanged':
+      return [event.scope, [...event.values]];
+  }
+}
+
+/** The reverse of `fieldsOf`. The shapes are ours: the record's checksum and version vouch for them. */
+function eventOf(kind: unknown, fields: unknown[]): MetadataEvent | undefined {
+  const values = (field: unknown): ConfigValues => new Map(field as [string, string][]);
+  switch (kind as MetadataEvent['kind']) {
+    case 'topicCreated': {
+      const [name, id, partitionCount, isInternal, overrides] = fields as [string, string, number, boolean, unknown];
+      return { kind: 'topicCreated', name, id, partitionCount, isInternal, overrides: values(overrides) };
+    }
+    case 'topicDeleted':
+      return { kind: 'topicDeleted', id: fields[0] as string };
+    case 'partitionsAdded':
+      return { kind: 'partitionsAdded', id: fields[0] as string, partitionCount: fields[1] as number };
+    case 'topicConfigured':
+      return { kind: 'topicConfigured', id: fields[0] as string, overrides: values(fields[1]) };
+    case 'optionsChanged':
+      return { kind: 'optionsChanged', scope: fields[0] as OptionScope, values: values(fields[1]) };
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,268 @@
+/**
+ * The topics of the broker: `MetadataState` run on the metadata log, and the open partitions that follow from it.
+ *
+ * Always true: every partition of every topic is open; a change is in the metadata log before it is in memory, and an
+ * answer that tells of it leaves when `whenDurable` says so. Deleting a topic is one atomic commit of the event and the
+ * end of all its partitions, so neither can come back without the other. Doors call the methods that throw
+ * `MillraceError`; its messages are Apache Kafka's where Kafka has the case.
+ */
+import { MillraceError } from '../protocol/errors.ts';
+import { randomUuid, type Clock, type Random } from '../storage/clock.ts';
+import type { Options } from './config.ts';
+import { DynamicOptions } from './dynamic-options.ts';
+import type { CommitPart, Engine, LogConfig, Partition, Position } from './engine.ts';
+import {
+  MetadataState,
+  type ConfigValues,
+  type MetadataEvent,
+  type OptionScope,
+  type TopicState,
+} from './metadata-state.ts';
+import { StateLog } from './state-log.ts';
+import { toLogConfig } from './topic-config.ts';
+import { checkNewName } from './topic-names.ts';
+
+/** Name of the metadata log's folder; no door shows it. */
+export const METADATA_TOPIC = '__millrace_metadata';
+export const METADATA_TOPIC_ID = '00000000-0000-0000-0000-000000000001';
+/** Ids up to this one are the broker's own and never given to a topic. */
+const RESERVED_ID_PREFIX = '00000000-0000-0000-';
+
+export interface Topic {
+  readonly name: string;
+  /** UUID text; a topic created again under the same name has another one. */
+  readonly id: string;
+  /** Visible and readable, but only the broker writes it. */
+  readonly isInternal: boolean;
+  /** By index. */
+  readonly partitions: readonly Partition[];
+  /** The topic's own configs, canonical text by name. */
+  readonly overrides: ConfigValues;
+}
+
+export interface NewTopic {
+  readonly name: string;
+  readonly partitionCount: number;
+  /** Checked by `checkTopicConfigs`. */
+  readonly overrides: ConfigValues;
+}
+
+interface OpenTopic extends Topic {
+  readonly partitions: Partition[];
+  overrides: ConfigValues;
+}
+
+/** Of state logs that rewrite themselves: kept whole, in segments that can go soon. */
+export const stateLogConfig: LogConfig = {
+  segmentBytes: 64 * 1024 * 1024,
+  segmentMs: Number.MAX_SAFE_INTEGER,
+  segmentIndexBytes: 1024 * 1024,
+  indexIntervalBytes: 4096,
+  retentionMs: -1,
+  retentionBytes: -1,
+  fileDeleteDelayMs: 0,
+  timestampType: 'CreateTime',
+  timestampBeforeMaxMs: Number.MAX_SAFE_INTEGER,
+  timestampAfterMaxMs: Number.MAX_SAFE_INTEGER,
+  maxMessageBytes: 2_147_483_647,
+};
+
+export class TopicRegistry {
+  readonly #engine: Engine;
+  readonly #random: Random;
+  readonly #state = new MetadataState();
+  readonly #log: StateLog<MetadataEvent>;
+  readonly #topics = new Map<string, OpenTopic>();
+  readonly #byId = new Map<string, OpenTopic>();
+  /** Undefined after a topic came or went. */
+  #sorted: OpenTopic[] | undefined;
+  /** Options with their dynamic changes; its `options` are the broker's. */
+  readonly dynamicOptions: DynamicOptions;
+
+  constructor(parts: { engine: Engine; clock: Clock; random: Random; options: Options }) {
+    this.#engine = parts.engine;
+    this.#random = parts.random;
+    this.dynamicOptions = new DynamicOptions(parts.options);
+    const partition = parts.engine.openPartition({
+      topicId: METADATA_TOPIC_ID,
+      topic: METADATA_TOPIC,
+      index: 0,
+      config: stateLogConfig,
+    });
+    this.#log = new StateLog(parts.engine, partition, this.#state, parts.clock);
+  }
+
+  /** Reads the metadata log and opens every partition. Once, before anything else. */
+  async load(): Promise<void> {
+    await this.#log.load();
+    for (const scope of ['cluster', 'node'] as const) this.dynamicOptions.set(scope, this.#state.dynamicOptions(scope));
+    for (const topic of this.#state.topics()) this.#open(topic);
+  }
+
+  /** Position of the newest change. */
+  get position(): Position {
+    return this.#log.position;
+  }
+  /** Calls back when everything the registry says now is durable. */
+  whenDurable(callback: () => void): void {
+    this.#log.whenDurable(callback);
+  }
+
+  get size(): number {
+    return this.#topics.size;
+  }
+  /** Over all topics. */
+  get partitionCount(): number {
+    return this.#state.partitionCount;
+  }
+  get(name: string): Topic | undefined {
+    return this.#topics.get(name);
+  }
+  getById(id: string): Topic | undefined {
+    return this.#byId.get(id);
+  }
+  partition(name: string, index: number): Partition | undefined {
+    return this.#topics.get(name)?.partitions[index];
+  }
+  partitionById(id: string, index: number): Partition | undefined {
+    return this.#byId.get(id)?.partitions[index];
+  }
+  /** Sorted by name (by UTF-16 units, as Kafka's tools). */
+  all(): readonly Topic[] {
+    this.#sorted ??= [...this.#topics.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    return this.#sorted;
+  }
+  [Symbol.iterator](): Iterator<Topic> {
+    return this.all()[Symbol.iterator]();
+  }
+
+  /**
+   * Whether `create` would take this name: TOPIC_ALREADY_EXISTS, or INVALID_TOPIC_EXCEPTION for a name that is not
+   * allowed, reserved, or differs from another topic's only in '.' and '_'.
+   */
+  checkName(name: string): void {
+    if (this.#topics.has(name)) throw new MillraceError('TOPIC_ALREADY_EXISTS', `Topic '${name}' already exists.`);
+    checkNewName(name);
+    this.#checkCollision(name);
+  }
+  #checkCollision(name: string): void {
+    const other = this.#state.collision(name);
+    if (other !== undefined)
+      throw new MillraceError('INVALID_TOPIC_EXCEPTION', `Topic '${name}' collides with existing topic: ${other}`);
+  }
+  /** Whether there is room for a topic with, or for, this many partitions more. POLICY_VIOLATION. */
+  checkRoom(newTopics: number, newPartitions: number): void {
+    const { options } = this.dynamicOptions;
+    if (this.#state.topicCount + newTopics > options['topics.max']) {
+      throw new MillraceError(
+        'POLICY_VIOLATION',
+        `There are ${this.#state.topicCount} topics; topics.max allows ${options['topics.max']}.`,
+      );
+    }
+    if (this.#state.partitionCount + newPartitions > options['partitions.max']) {
+      throw new MillraceError(
+        'POLICY_VIOLATION',
+        `There are ${this.#state.partitionCount} partitions; partitions.max allows ${options['partitions.max']}.`,
+      );
+    }
+  }
+
+  /** Creates a topic for a client. Throws what `checkName` and `checkRoom` throw. */
+  create(topic: NewTopic): Topic {
+    this.checkName(topic.name);
+    this.checkRoom(1, topic.partitionCount);
+    return this.#create({ ...topic, isInternal: false });
+  }
+
+  /** What a client's first use of an unknown topic does. Throws as `create`. */
+  autoCreate(name: string): Topic {
+    return this.create({
+      name,
+      partitionCount: this.dynamicOptions.options['num.partitions'],
+      overrides: new Map(),
+    });
+  }
+
+  /**
+   * The broker's own topic of this name, made now if it is not there yet. Clients may read it; nobody but its
+   * coordinator writes, configures or deletes it.
+   */
+  ensureInternal(name: string, partitionCount: number, overrides: ConfigValues): Topic {
+    return this.#topics.get(name) ?? this.#create({ name, partitionCount, overrides, isInternal: true });
+  }
+
+  #create(topic: Omit<TopicState, 'id'>): Topic {
+    const event: MetadataEvent = { kind: 'topicCreated', ...topic, id: this.#newId() };
+    this.#log.commit([event]);
+    return this.#open(event);
+  }
+
+  /** Deletes topics' records, configs and name. One commit each, so a crash leaves a topic whole or gone. */
+  delete(topic: Topic): void {
+    const others: CommitPart[] = topic.partitions.map((partition) => ({ kind: 'delete', partition }));
+    this.#log.commit([{ kind: 'topicDeleted', id: topic.id }], { others });
+    this.#topics.delete(topic.name);
+    this.#byId.delete(topic.id);
+    this.#sorted = undefined;
+  }
+
+  /** Raises the number of partitions to `partitionCount`. POLICY_VIOLATION when there is no room. */
+  addPartitions(topic: Topic, partitionCount: number): void {
+    const open = this.#opened(topic);
+    this.checkRoom(0, partitionCount - open.partitions.length);
+    this.#log.commit([{ kind: 'partitionsAdded', id: open.id, partitionCount }]);
+    this.#openPartitions(open, partitionCount);
+  }
+
+  /** Replaces the topic's own configs (checked by `checkTopicConfigs`); its partitions obey at once. */
+  configure(topic: Topic, overrides: ConfigValues): void {
+    const open = this.#opened(topic);
+    this.#log.commit([{ kind: 'topicConfigured', id: open.id, overrides }]);
+    open.overrides = overrides;
+    this.#applyConfig(open);
+  }
+
+  /** Replaces everything that is dynamic in a scope (checked by `parseOption`); all topics obey at once. */
+  configureOptions(scope: OptionScope, values: ConfigValues): void {
+    this.#log.commit([{ kind: 'optionsChanged', scope, values }]);
+    this.dynamicOptions.set(scope, values);
+    for (const topic of this.#topics.values()) this.#applyConfig(topic);
+  }
+
+  #applyConfig(topic: OpenTopic): void {
+    const config = toLogConfig(topic.overrides, this.dynamicOptions.options);
+    for (const partition of topic.partitions) partition.config = config;
+  }
+
+  #opened(topic: Topic): OpenTopic {
+    const open = this.#byId.get(topic.id);
+    if (open === undefined)
+      throw new MillraceError('UNKNOWN_TOPIC_OR_PARTITION', `The topic '${topic.name}' does not exist.`);
+    return open;
+  }
+
+  #open(state: TopicState): OpenTopic {
+    const { name, id, isInternal, overrides } = state;
+    const topic: OpenTopic = { name, id, isInternal, overrides, partitions: [] };
+    this.#openPartitions(topic, state.partitionCount);
+    this.#topics.set(name, topic);
+    this.#byId.set(id, topic);
+    this.#sorted = undefined;
+    return topic;
+  }
+
+  #openPartitions(topic: OpenTopic, partitionCount: number): void {
+    const config = toLogConfig(topic.overrides, this.dynamicOptions.options);
+    for (let index = topic.partitions.length; index < partitionCount; index++)
+      topic.partitions.push(this.#engine.openPartition({ topicId: topic.id, topic: topic.name, index, config }));
+  }
+
+  #newId(): string {
+    for (;;) {
+      const id = randomUuid(this.#random);
+      // Kafka shows ids in base64url and avoids those whose first sign is '-': they look like a flag to its tools.
+      const looksLikeFlag = Number.parseInt(id.slice(0, 2), 16) >> 2 === 62;
+      if (!looksLikeFlag && !id.startsWith(RESERVED_ID_PREFIX) && !this.#byId.has(id)) return id;
+    }
+  }
+}
