@@ -27,6 +27,7 @@ export interface TimestampSpan {
  * Where the varint that was read last ends: a second result without an object. `var`, because each use of a `let` of a
  * module is checked for initialisation, which is a fifth of the walk's time.
  */
+// oxlint-disable-next-line no-var
 var after = 0;
 
 /**
