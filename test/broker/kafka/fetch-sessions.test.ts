@@ -30,12 +30,12 @@ test('without a free slot no session is opened', (t) => {
   t.is(sessions.count, 2);
 });
 
-test('a session idle for two minutes gives its slot away, the one used longest ago first', (t) => {
+test('a session idle for two minutes gives its slot away, the one used longest ago first', async (t) => {
   const clock = new SimClock();
   const sessions = new FetchSessions(clock, new SimRandom(1), 2);
   const first = sessions.open(targets(5), true);
   const second = sessions.open(targets(5), true);
-  clock.advance(120_001);
+  await clock.advance(120_001);
   t.truthy(sessions.use(first?.id ?? 0));
   t.truthy(sessions.open(targets(1), true));
   t.is(sessions.use(second?.id ?? 0), undefined);
@@ -43,12 +43,12 @@ test('a session idle for two minutes gives its slot away, the one used longest a
   t.is(sessions.evictions, 1);
 });
 
-test('an old smaller session gives way to a larger one, a larger one does not', (t) => {
+test('an old smaller session gives way to a larger one, a larger one does not', async (t) => {
   const clock = new SimClock();
   const sessions = new FetchSessions(clock, new SimRandom(1), 2);
   const small = sessions.open(targets(2), true);
   const large = sessions.open(targets(9), true);
-  clock.advance(120_001);
+  await clock.advance(120_001);
   sessions.use(small?.id ?? 0);
   sessions.use(large?.id ?? 0);
   t.is(sessions.open(targets(2), true), undefined);
