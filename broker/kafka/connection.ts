@@ -105,6 +105,9 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   readonly #slots: Slot[] = [];
   readonly #outgoing: Outgoing[] = [];
   readonly #closeCallbacks = new Set<() => void>();
+  /** In memory, in answers not yet handed to the transport. */
+  #queuedBytes = 0;
+  /** Handed to the transport and not yet taken by the peer's side of it. */
   #unsentBytes = 0;
   #isExecuting = false;
   #isPaused = false;
@@ -176,8 +179,8 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   #mayExecute(): boolean {
     const { options, engine } = this.broker;
     if (this.#isExecuting || this.#isDraining) return false;
-    if (this.#slots.length >= options['requests.in.flight.max']) return false;
-    if (this.#unsentBytes >= options['connection.unsent.bytes.max']) return false;
+    if (this.#slots.length + this.#outgoing.length >= options['requests.in.flight.max']) return false;
+    if (this.#unsentBytes + this.#queuedBytes >= options['connection.unsent.bytes.max']) return false;
     if (engine.hasRoom) return true;
     if (!this.#waitsForRoom) {
       this.#waitsForRoom = true;
@@ -257,7 +260,9 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     let done = 0;
     while (done < this.#slots.length && this.#slots[done].isDone) {
       const { chunks, release } = this.#slots[done++];
-      if (chunks) this.#outgoing.push({ chunks, index: 0, release });
+      if (!chunks) continue;
+      this.#queuedBytes += memoryBytes(chunks);
+      this.#outgoing.push({ chunks, index: 0, release });
     }
     this.#slots.splice(0, done);
     this.#pump();
@@ -281,6 +286,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
       if (chunk instanceof Uint8Array) {
         buffers.push(chunk);
         bytes += chunk.length;
+        this.#queuedBytes -= chunk.length;
       } else if ('chunks' in chunk) {
         // Several chunks as one payload: they take the payload's place.
         const inner = (chunk as ChunksSplice).chunks;
@@ -377,4 +383,14 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     this.#slots.length = 0;
     this.#outgoing.length = 0;
   }
+}
+
+/** Bytes of the chunks that are in memory; what is read from files while it is sent does not count. */
+function memoryBytes(chunks: readonly Payload[]): number {
+  let bytes = 0;
+  for (const chunk of chunks) {
+    if (chunk instanceof Uint8Array) bytes += chunk.length;
+    else if ('chunks' in chunk) bytes += memoryBytes((chunk as ChunksSplice).chunks);
+  }
+  return bytes;
 }
