@@ -55,9 +55,9 @@ export function writeDescribeClusterRequest(writer: Writer, value: DescribeClust
   if (!(version >= 0 && version <= 2)) throw unwritableVersion('DescribeClusterRequest', version);
   writer.bool(value.includeClusterAuthorizedOperations);
   if (version >= 1) writer.int8(value.endpointType ?? 1);
-  else if ((value.endpointType ?? 1) !== 1) throw notInVersion('DescribeClusterRequest.endpointType', version);
+  else if (value.endpointType !== undefined && value.endpointType !== 1) throw notInVersion('DescribeClusterRequest.endpointType', version);
   if (version === 2) writer.bool(value.includeFencedBrokers ?? false);
-  else if ((value.includeFencedBrokers ?? false) !== false) throw notInVersion('DescribeClusterRequest.includeFencedBrokers', version);
+  else if (value.includeFencedBrokers !== undefined && value.includeFencedBrokers !== false) throw notInVersion('DescribeClusterRequest.includeFencedBrokers', version);
   writer.uvarint(0);
 }
 
@@ -121,7 +121,7 @@ export function writeDescribeClusterResponse(writer: Writer, value: DescribeClus
   writer.int16(value.errorCode);
   writer.compactNullableString(value.errorMessage ?? null);
   if (version >= 1) writer.int8(value.endpointType ?? 1);
-  else if ((value.endpointType ?? 1) !== 1) throw notInVersion('DescribeClusterResponse.endpointType', version);
+  else if (value.endpointType !== undefined && value.endpointType !== 1) throw notInVersion('DescribeClusterResponse.endpointType', version);
   writer.compactString(value.clusterId);
   writer.int32(value.controllerId ?? -1);
   writeLength(writer, value.brokers.length, true);
@@ -146,7 +146,7 @@ function writeDescribeClusterResponseBroker(writer: Writer, value: DescribeClust
   writer.int32(value.port);
   writer.compactNullableString(value.rack ?? null);
   if (version === 2) writer.bool(value.isFenced ?? false);
-  else if ((value.isFenced ?? false) !== false) throw notInVersion('DescribeClusterResponseBroker.isFenced', version);
+  else if (value.isFenced !== undefined && value.isFenced !== false) throw notInVersion('DescribeClusterResponseBroker.isFenced', version);
   writer.uvarint(0);
 }
 
@@ -891,7 +891,7 @@ export function writeDescribeConfigsRequest(writer: Writer, value: DescribeConfi
   for (const element of value.resources) writeDescribeConfigsRequestResource(writer, element, version);
   writer.bool(value.includeSynonyms ?? false);
   if (version >= 3) writer.bool(value.includeDocumentation ?? false);
-  else if ((value.includeDocumentation ?? false) !== false) throw notInVersion('DescribeConfigsRequest.includeDocumentation', version);
+  else if (value.includeDocumentation !== undefined && value.includeDocumentation !== false) throw notInVersion('DescribeConfigsRequest.includeDocumentation', version);
   if (flexible) writer.uvarint(0);
 }
 
@@ -1906,11 +1906,11 @@ export function writeMetadataRequest(writer: Writer, value: MetadataRequestInit,
   writeLength(writer, topics === null ? -1 : topics.length, flexible);
   for (const element of topics ?? []) writeMetadataRequestTopic(writer, element, version);
   if (version >= 4) writer.bool(value.allowAutoTopicCreation ?? true);
-  else if ((value.allowAutoTopicCreation ?? true) !== true) throw notInVersion('MetadataRequest.allowAutoTopicCreation', version);
+  else if (value.allowAutoTopicCreation !== undefined && value.allowAutoTopicCreation !== true) throw notInVersion('MetadataRequest.allowAutoTopicCreation', version);
   if (version >= 8 && version <= 10) writer.bool(value.includeClusterAuthorizedOperations ?? false);
-  else if ((value.includeClusterAuthorizedOperations ?? false) !== false) throw notInVersion('MetadataRequest.includeClusterAuthorizedOperations', version);
+  else if (value.includeClusterAuthorizedOperations !== undefined && value.includeClusterAuthorizedOperations !== false) throw notInVersion('MetadataRequest.includeClusterAuthorizedOperations', version);
   if (version >= 8) writer.bool(value.includeTopicAuthorizedOperations ?? false);
-  else if ((value.includeTopicAuthorizedOperations ?? false) !== false) throw notInVersion('MetadataRequest.includeTopicAuthorizedOperations', version);
+  else if (value.includeTopicAuthorizedOperations !== undefined && value.includeTopicAuthorizedOperations !== false) throw notInVersion('MetadataRequest.includeTopicAuthorizedOperations', version);
   if (flexible) writer.uvarint(0);
 }
 
@@ -2030,7 +2030,7 @@ export function writeMetadataResponse(writer: Writer, value: MetadataResponseIni
   writeLength(writer, value.topics.length, flexible);
   for (const element of value.topics) writeMetadataResponseTopic(writer, element, version);
   if (version >= 8 && version <= 10) writer.int32(value.clusterAuthorizedOperations ?? -2147483648);
-  else if ((value.clusterAuthorizedOperations ?? -2147483648) !== -2147483648) throw notInVersion('MetadataResponse.clusterAuthorizedOperations', version);
+  else if (value.clusterAuthorizedOperations !== undefined && value.clusterAuthorizedOperations !== -2147483648) throw notInVersion('MetadataResponse.clusterAuthorizedOperations', version);
   if (version === 13) writer.int16(value.errorCode ?? 0);
   if (flexible) writer.uvarint(0);
 }
@@ -2077,7 +2077,7 @@ function writeMetadataResponseTopic(writer: Writer, value: MetadataResponseTopic
   writeLength(writer, value.partitions.length, flexible);
   for (const element of value.partitions) writeMetadataResponsePartition(writer, element, version);
   if (version >= 8) writer.int32(value.topicAuthorizedOperations ?? -2147483648);
-  else if ((value.topicAuthorizedOperations ?? -2147483648) !== -2147483648) throw notInVersion('MetadataResponseTopic.topicAuthorizedOperations', version);
+  else if (value.topicAuthorizedOperations !== undefined && value.topicAuthorizedOperations !== -2147483648) throw notInVersion('MetadataResponseTopic.topicAuthorizedOperations', version);
   if (flexible) writer.uvarint(0);
 }
 
@@ -2687,7 +2687,7 @@ function defaultProduceResponseCurrentLeader(): ProduceResponseCurrentLeader {
 }
 
 function isDefaultProduceResponseCurrentLeader(value: ProduceResponseCurrentLeaderInit): boolean {
-  return !(((value.leaderId ?? -1) !== -1) || ((value.leaderEpoch ?? -1) !== -1));
+  return !((value.leaderId !== undefined && value.leaderId !== -1) || (value.leaderEpoch !== undefined && value.leaderEpoch !== -1));
 }
 
 export interface InitProducerIdRequest {
@@ -2727,13 +2727,13 @@ export function writeInitProducerIdRequest(writer: Writer, value: InitProducerId
   writeNullableString(writer, value.transactionalId, flexible);
   writer.int32(value.transactionTimeoutMs);
   if (version >= 3) writer.int64(value.producerId ?? -1);
-  else if ((value.producerId ?? -1) !== -1) throw notInVersion('InitProducerIdRequest.producerId', version);
+  else if (value.producerId !== undefined && value.producerId !== -1) throw notInVersion('InitProducerIdRequest.producerId', version);
   if (version >= 3) writer.int16(value.producerEpoch ?? -1);
-  else if ((value.producerEpoch ?? -1) !== -1) throw notInVersion('InitProducerIdRequest.producerEpoch', version);
+  else if (value.producerEpoch !== undefined && value.producerEpoch !== -1) throw notInVersion('InitProducerIdRequest.producerEpoch', version);
   if (version === 6) writer.bool(value.enable2Pc ?? false);
-  else if ((value.enable2Pc ?? false) !== false) throw notInVersion('InitProducerIdRequest.enable2Pc', version);
+  else if (value.enable2Pc !== undefined && value.enable2Pc !== false) throw notInVersion('InitProducerIdRequest.enable2Pc', version);
   if (version === 6) writer.bool(value.keepPreparedTxn ?? false);
-  else if ((value.keepPreparedTxn ?? false) !== false) throw notInVersion('InitProducerIdRequest.keepPreparedTxn', version);
+  else if (value.keepPreparedTxn !== undefined && value.keepPreparedTxn !== false) throw notInVersion('InitProducerIdRequest.keepPreparedTxn', version);
   if (flexible) writer.uvarint(0);
 }
 
@@ -2776,9 +2776,9 @@ export function writeInitProducerIdResponse(writer: Writer, value: InitProducerI
   writer.int64(value.producerId ?? -1);
   writer.int16(value.producerEpoch);
   if (version === 6) writer.int64(value.ongoingTxnProducerId ?? -1);
-  else if ((value.ongoingTxnProducerId ?? -1) !== -1) throw notInVersion('InitProducerIdResponse.ongoingTxnProducerId', version);
+  else if (value.ongoingTxnProducerId !== undefined && value.ongoingTxnProducerId !== -1) throw notInVersion('InitProducerIdResponse.ongoingTxnProducerId', version);
   if (version === 6) writer.int16(value.ongoingTxnProducerEpoch ?? -1);
-  else if ((value.ongoingTxnProducerEpoch ?? -1) !== -1) throw notInVersion('InitProducerIdResponse.ongoingTxnProducerEpoch', version);
+  else if (value.ongoingTxnProducerEpoch !== undefined && value.ongoingTxnProducerEpoch !== -1) throw notInVersion('InitProducerIdResponse.ongoingTxnProducerEpoch', version);
   if (flexible) writer.uvarint(0);
 }
 
@@ -2905,7 +2905,7 @@ export function writeFetchRequest(writer: Writer, value: FetchRequestInit, versi
   if (!(version >= 4 && version <= 18)) throw unwritableVersion('FetchRequest', version);
   const flexible = version >= 12;
   if (version <= 14) writer.int32(value.replicaId ?? -1);
-  else if ((value.replicaId ?? -1) !== -1) throw notInVersion('FetchRequest.replicaId', version);
+  else if (value.replicaId !== undefined && value.replicaId !== -1) throw notInVersion('FetchRequest.replicaId', version);
   if (!(version >= 15) && value.replicaState !== undefined && !isDefaultFetchRequestReplicaState(value.replicaState)) throw notInVersion('FetchRequest.replicaState', version);
   writer.int32(value.maxWaitMs);
   writer.int32(value.minBytes);
@@ -3004,7 +3004,7 @@ function writeFetchRequestPartition(writer: Writer, value: FetchRequestPartition
   if (version >= 9) writer.int32(value.currentLeaderEpoch ?? -1);
   writer.int64(value.fetchOffset);
   if (version >= 12) writer.int32(value.lastFetchedEpoch ?? -1);
-  else if ((value.lastFetchedEpoch ?? -1) !== -1) throw notInVersion('FetchRequestPartition.lastFetchedEpoch', version);
+  else if (value.lastFetchedEpoch !== undefined && value.lastFetchedEpoch !== -1) throw notInVersion('FetchRequestPartition.lastFetchedEpoch', version);
   if (version >= 5) writer.int64(value.logStartOffset ?? -1);
   writer.int32(value.partitionMaxBytes);
   if (flexible) {
@@ -3051,7 +3051,7 @@ function defaultFetchRequestReplicaState(): FetchRequestReplicaState {
 }
 
 function isDefaultFetchRequestReplicaState(value: FetchRequestReplicaStateInit): boolean {
-  return !(((value.replicaId ?? -1) !== -1) || ((value.replicaEpoch ?? -1) !== -1));
+  return !((value.replicaId !== undefined && value.replicaId !== -1) || (value.replicaEpoch !== undefined && value.replicaEpoch !== -1));
 }
 
 export interface FetchResponse {
@@ -3191,7 +3191,7 @@ export function writeFetchResponse(writer: Writer, value: FetchResponseInit, ver
   writer.int32(value.throttleTimeMs ?? 0);
   if (version >= 7) writer.int16(value.errorCode ?? 0);
   if (version >= 7) writer.int32(value.sessionId ?? 0);
-  else if ((value.sessionId ?? 0) !== 0) throw notInVersion('FetchResponse.sessionId', version);
+  else if (value.sessionId !== undefined && value.sessionId !== 0) throw notInVersion('FetchResponse.sessionId', version);
   writeLength(writer, value.responses.length, flexible);
   for (const element of value.responses) writeFetchResponseTopic(writer, element, version);
   if (!(version >= 16) && value.nodeEndpoints !== undefined && value.nodeEndpoints.length !== 0) throw notInVersion('FetchResponse.nodeEndpoints', version);
@@ -3271,7 +3271,7 @@ function writeFetchResponsePartition(writer: Writer, value: FetchResponsePartiti
   writeLength(writer, value.abortedTransactions === null ? -1 : value.abortedTransactions.length, flexible);
   for (const element of value.abortedTransactions ?? []) writeFetchResponseAbortedTransaction(writer, element, version);
   if (version >= 11) writer.int32(value.preferredReadReplica ?? -1);
-  else if ((value.preferredReadReplica ?? -1) !== -1) throw notInVersion('FetchResponsePartition.preferredReadReplica', version);
+  else if (value.preferredReadReplica !== undefined && value.preferredReadReplica !== -1) throw notInVersion('FetchResponsePartition.preferredReadReplica', version);
   writeNullableBytes(writer, value.records, flexible);
   if (flexible) {
     const divergingEpoch = value.divergingEpoch;
@@ -3375,7 +3375,7 @@ function defaultFetchResponseDivergingEpoch(): FetchResponseDivergingEpoch {
 }
 
 function isDefaultFetchResponseDivergingEpoch(value: FetchResponseDivergingEpochInit): boolean {
-  return !(((value.epoch ?? -1) !== -1) || ((value.endOffset ?? -1) !== -1));
+  return !((value.epoch !== undefined && value.epoch !== -1) || (value.endOffset !== undefined && value.endOffset !== -1));
 }
 
 function defaultFetchResponseCurrentLeader(): FetchResponseCurrentLeader {
@@ -3383,7 +3383,7 @@ function defaultFetchResponseCurrentLeader(): FetchResponseCurrentLeader {
 }
 
 function isDefaultFetchResponseCurrentLeader(value: FetchResponseCurrentLeaderInit): boolean {
-  return !(((value.leaderId ?? -1) !== -1) || ((value.leaderEpoch ?? -1) !== -1));
+  return !((value.leaderId !== undefined && value.leaderId !== -1) || (value.leaderEpoch !== undefined && value.leaderEpoch !== -1));
 }
 
 function defaultFetchResponseSnapshotId(): FetchResponseSnapshotId {
@@ -3391,7 +3391,7 @@ function defaultFetchResponseSnapshotId(): FetchResponseSnapshotId {
 }
 
 function isDefaultFetchResponseSnapshotId(value: FetchResponseSnapshotIdInit): boolean {
-  return !(((value.endOffset ?? -1) !== -1) || ((value.epoch ?? -1) !== -1));
+  return !((value.endOffset !== undefined && value.endOffset !== -1) || (value.epoch !== undefined && value.epoch !== -1));
 }
 
 export interface ListOffsetsRequest {
@@ -3448,7 +3448,7 @@ export function writeListOffsetsRequest(writer: Writer, value: ListOffsetsReques
   const flexible = version >= 6;
   writer.int32(value.replicaId);
   if (version >= 2) writer.int8(value.isolationLevel ?? 0);
-  else if ((value.isolationLevel ?? 0) !== 0) throw notInVersion('ListOffsetsRequest.isolationLevel', version);
+  else if (value.isolationLevel !== undefined && value.isolationLevel !== 0) throw notInVersion('ListOffsetsRequest.isolationLevel', version);
   writeLength(writer, value.topics.length, flexible);
   for (const element of value.topics) writeListOffsetsRequestTopic(writer, element, version);
   if (version >= 10) writer.int32(value.timeoutMs ?? 0);
@@ -3582,7 +3582,7 @@ function writeListOffsetsResponsePartition(writer: Writer, value: ListOffsetsRes
   writer.int64(value.timestamp ?? -1);
   writer.int64(value.offset ?? -1);
   if (version >= 4) writer.int32(value.leaderEpoch ?? -1);
-  else if ((value.leaderEpoch ?? -1) !== -1) throw notInVersion('ListOffsetsResponsePartition.leaderEpoch', version);
+  else if (value.leaderEpoch !== undefined && value.leaderEpoch !== -1) throw notInVersion('ListOffsetsResponsePartition.leaderEpoch', version);
   if (flexible) writer.uvarint(0);
 }
 
@@ -3951,9 +3951,9 @@ export function writeFindCoordinatorRequest(writer: Writer, value: FindCoordinat
   if (!(version >= 0 && version <= 6)) throw unwritableVersion('FindCoordinatorRequest', version);
   const flexible = version >= 3;
   if (version <= 3) writeString(writer, value.key ?? '', flexible);
-  else if ((value.key ?? '') !== '') throw notInVersion('FindCoordinatorRequest.key', version);
+  else if (value.key !== undefined && value.key !== '') throw notInVersion('FindCoordinatorRequest.key', version);
   if (version >= 1) writer.int8(value.keyType ?? 0);
-  else if ((value.keyType ?? 0) !== 0) throw notInVersion('FindCoordinatorRequest.keyType', version);
+  else if (value.keyType !== undefined && value.keyType !== 0) throw notInVersion('FindCoordinatorRequest.keyType', version);
   if (version >= 4) {
     const coordinatorKeys = value.coordinatorKeys ?? [];
     writeLength(writer, coordinatorKeys.length, true);
@@ -4013,14 +4013,14 @@ export function writeFindCoordinatorResponse(writer: Writer, value: FindCoordina
   const flexible = version >= 3;
   if (version >= 1) writer.int32(value.throttleTimeMs ?? 0);
   if (version <= 3) writer.int16(value.errorCode ?? 0);
-  else if ((value.errorCode ?? 0) !== 0) throw notInVersion('FindCoordinatorResponse.errorCode', version);
+  else if (value.errorCode !== undefined && value.errorCode !== 0) throw notInVersion('FindCoordinatorResponse.errorCode', version);
   if (version >= 1 && version <= 3) writeNullableString(writer, value.errorMessage === undefined ? '' : value.errorMessage, flexible);
   if (version <= 3) writer.int32(value.nodeId ?? 0);
-  else if ((value.nodeId ?? 0) !== 0) throw notInVersion('FindCoordinatorResponse.nodeId', version);
+  else if (value.nodeId !== undefined && value.nodeId !== 0) throw notInVersion('FindCoordinatorResponse.nodeId', version);
   if (version <= 3) writeString(writer, value.host ?? '', flexible);
-  else if ((value.host ?? '') !== '') throw notInVersion('FindCoordinatorResponse.host', version);
+  else if (value.host !== undefined && value.host !== '') throw notInVersion('FindCoordinatorResponse.host', version);
   if (version <= 3) writer.int32(value.port ?? 0);
-  else if ((value.port ?? 0) !== 0) throw notInVersion('FindCoordinatorResponse.port', version);
+  else if (value.port !== undefined && value.port !== 0) throw notInVersion('FindCoordinatorResponse.port', version);
   if (version >= 4) {
     const coordinators = value.coordinators ?? [];
     writeLength(writer, coordinators.length, true);
@@ -4108,7 +4108,7 @@ export function writeJoinGroupRequest(writer: Writer, value: JoinGroupRequestIni
   if (version >= 1) writer.int32(value.rebalanceTimeoutMs ?? -1);
   writeString(writer, value.memberId, flexible);
   if (version >= 5) writeNullableString(writer, value.groupInstanceId ?? null, flexible);
-  else if ((value.groupInstanceId ?? null) !== null) throw notInVersion('JoinGroupRequest.groupInstanceId', version);
+  else if (value.groupInstanceId !== undefined && value.groupInstanceId !== null) throw notInVersion('JoinGroupRequest.groupInstanceId', version);
   writeString(writer, value.protocolType, flexible);
   writeLength(writer, value.protocols.length, flexible);
   for (const element of value.protocols) writeJoinGroupRequestProtocol(writer, element, version);
@@ -4195,7 +4195,7 @@ export function writeJoinGroupResponse(writer: Writer, value: JoinGroupResponseI
   writeNullableString(writer, version >= 7 ? value.protocolName : required(value.protocolName, 'JoinGroupResponse.protocolName', version), flexible);
   writeString(writer, value.leader, flexible);
   if (version === 9) writer.bool(value.skipAssignment ?? false);
-  else if ((value.skipAssignment ?? false) !== false) throw notInVersion('JoinGroupResponse.skipAssignment', version);
+  else if (value.skipAssignment !== undefined && value.skipAssignment !== false) throw notInVersion('JoinGroupResponse.skipAssignment', version);
   writeString(writer, value.memberId, flexible);
   writeLength(writer, value.members.length, flexible);
   for (const element of value.members) writeJoinGroupResponseMember(writer, element, version);
@@ -4272,7 +4272,7 @@ export function writeSyncGroupRequest(writer: Writer, value: SyncGroupRequestIni
   writer.int32(value.generationId);
   writeString(writer, value.memberId, flexible);
   if (version >= 3) writeNullableString(writer, value.groupInstanceId ?? null, flexible);
-  else if ((value.groupInstanceId ?? null) !== null) throw notInVersion('SyncGroupRequest.groupInstanceId', version);
+  else if (value.groupInstanceId !== undefined && value.groupInstanceId !== null) throw notInVersion('SyncGroupRequest.groupInstanceId', version);
   if (version === 5) writer.compactNullableString(value.protocolType ?? null);
   if (version === 5) writer.compactNullableString(value.protocolName ?? null);
   writeLength(writer, value.assignments.length, flexible);
@@ -4366,7 +4366,7 @@ export function writeHeartbeatRequest(writer: Writer, value: HeartbeatRequestIni
   writer.int32(value.generationId);
   writeString(writer, value.memberId, flexible);
   if (version >= 3) writeNullableString(writer, value.groupInstanceId ?? null, flexible);
-  else if ((value.groupInstanceId ?? null) !== null) throw notInVersion('HeartbeatRequest.groupInstanceId', version);
+  else if (value.groupInstanceId !== undefined && value.groupInstanceId !== null) throw notInVersion('HeartbeatRequest.groupInstanceId', version);
   if (flexible) writer.uvarint(0);
 }
 
@@ -4438,7 +4438,7 @@ export function writeLeaveGroupRequest(writer: Writer, value: LeaveGroupRequestI
   const flexible = version >= 4;
   writeString(writer, value.groupId, flexible);
   if (version <= 2) writer.string(value.memberId ?? '');
-  else if ((value.memberId ?? '') !== '') throw notInVersion('LeaveGroupRequest.memberId', version);
+  else if (value.memberId !== undefined && value.memberId !== '') throw notInVersion('LeaveGroupRequest.memberId', version);
   if (version >= 3) {
     const members = value.members ?? [];
     writeLength(writer, members.length, flexible);
@@ -4592,7 +4592,7 @@ export function writeOffsetCommitRequest(writer: Writer, value: OffsetCommitRequ
   writer.int32(value.generationIdOrMemberEpoch ?? -1);
   writeString(writer, value.memberId, flexible);
   if (version >= 7) writeNullableString(writer, value.groupInstanceId ?? null, flexible);
-  else if ((value.groupInstanceId ?? null) !== null) throw notInVersion('OffsetCommitRequest.groupInstanceId', version);
+  else if (value.groupInstanceId !== undefined && value.groupInstanceId !== null) throw notInVersion('OffsetCommitRequest.groupInstanceId', version);
   if (version <= 4) writer.int64(value.retentionTimeMs ?? -1);
   writeLength(writer, value.topics.length, flexible);
   for (const element of value.topics) writeOffsetCommitRequestTopic(writer, element, version);
@@ -4789,7 +4789,7 @@ export function writeOffsetFetchRequest(writer: Writer, value: OffsetFetchReques
   if (!(version >= 1 && version <= 10)) throw unwritableVersion('OffsetFetchRequest', version);
   const flexible = version >= 6;
   if (version <= 7) writeString(writer, value.groupId ?? '', flexible);
-  else if ((value.groupId ?? '') !== '') throw notInVersion('OffsetFetchRequest.groupId', version);
+  else if (value.groupId !== undefined && value.groupId !== '') throw notInVersion('OffsetFetchRequest.groupId', version);
   if (version <= 7) {
     const topics = version >= 2 ? value.topics === undefined ? [] : value.topics : required(value.topics === undefined ? [] : value.topics, 'OffsetFetchRequest.topics', version);
     writeLength(writer, topics === null ? -1 : topics.length, flexible);
@@ -4803,7 +4803,7 @@ export function writeOffsetFetchRequest(writer: Writer, value: OffsetFetchReques
   }
   else if (value.groups !== undefined && value.groups.length !== 0) throw notInVersion('OffsetFetchRequest.groups', version);
   if (version >= 7) writer.bool(value.requireStable ?? false);
-  else if ((value.requireStable ?? false) !== false) throw notInVersion('OffsetFetchRequest.requireStable', version);
+  else if (value.requireStable !== undefined && value.requireStable !== false) throw notInVersion('OffsetFetchRequest.requireStable', version);
   if (flexible) writer.uvarint(0);
 }
 
@@ -5232,7 +5232,7 @@ export function writeDescribeGroupsRequest(writer: Writer, value: DescribeGroups
   writeLength(writer, value.groups.length, flexible);
   for (const element of value.groups) writeString(writer, element, flexible);
   if (version >= 3) writer.bool(value.includeAuthorizedOperations ?? false);
-  else if ((value.includeAuthorizedOperations ?? false) !== false) throw notInVersion('DescribeGroupsRequest.includeAuthorizedOperations', version);
+  else if (value.includeAuthorizedOperations !== undefined && value.includeAuthorizedOperations !== false) throw notInVersion('DescribeGroupsRequest.includeAuthorizedOperations', version);
   if (flexible) writer.uvarint(0);
 }
 
@@ -5326,7 +5326,7 @@ function writeDescribeGroupsResponseGroup(writer: Writer, value: DescribeGroupsR
   const flexible = version >= 5;
   writer.int16(value.errorCode);
   if (version === 6) writer.compactNullableString(value.errorMessage ?? null);
-  else if ((value.errorMessage ?? null) !== null) throw notInVersion('DescribeGroupsResponseGroup.errorMessage', version);
+  else if (value.errorMessage !== undefined && value.errorMessage !== null) throw notInVersion('DescribeGroupsResponseGroup.errorMessage', version);
   writeString(writer, value.groupId, flexible);
   writeString(writer, value.groupState, flexible);
   writeString(writer, value.protocolType, flexible);
@@ -5334,7 +5334,7 @@ function writeDescribeGroupsResponseGroup(writer: Writer, value: DescribeGroupsR
   writeLength(writer, value.members.length, flexible);
   for (const element of value.members) writeDescribeGroupsResponseMember(writer, element, version);
   if (version >= 3) writer.int32(value.authorizedOperations ?? -2147483648);
-  else if ((value.authorizedOperations ?? -2147483648) !== -2147483648) throw notInVersion('DescribeGroupsResponseGroup.authorizedOperations', version);
+  else if (value.authorizedOperations !== undefined && value.authorizedOperations !== -2147483648) throw notInVersion('DescribeGroupsResponseGroup.authorizedOperations', version);
   if (flexible) writer.uvarint(0);
 }
 
