@@ -208,6 +208,12 @@ export const options = {
   'group.max.session.timeout.ms': int(1_800_000, 1, INT32_MAX, 'As Apache Kafka.'),
   'group.max.size': int(INT32_MAX, 1, INT32_MAX, 'As Apache Kafka.'),
   'groups.max': int(100_000, 1, 10_000_000, 'Bounds the memory that joining under ever new group ids can take.'),
+  'groups.members.bytes.max': int(
+    256 * MIB,
+    1 * MIB,
+    64 * GIB,
+    'Memory of the members of all groups, mostly what they tell each other; joining beyond it is refused.',
+  ),
   'offsets.retention.minutes': int(10_080, 1, INT32_MAX, 'As Apache Kafka: a week after the group became empty.'),
   'offsets.retention.check.interval.ms': int(600_000, 1, SAFE_MAX, 'As Apache Kafka.'),
   'offset.metadata.max.bytes': int(4_096, 0, INT32_MAX, 'As Apache Kafka.'),
