@@ -124,7 +124,7 @@ function describe(field: Omit<Field, 'structure' | 'isArray' | 'isClipped'>): st
 
 function normalDefault(type: string, text: string | null): string {
   if (text === 'null') return 'null';
-  if (/^int/.test(type)) return BigInt(text ?? 0).toString();
+  if (type.startsWith('int')) return BigInt(text ?? 0).toString();
   if (type === 'bool') return text ?? 'false';
   if (type === 'records') return 'null';
   return text ?? '';

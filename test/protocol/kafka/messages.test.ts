@@ -163,9 +163,9 @@ test('int64 beyond 2^53 is clipped where it means beyond everything, else refuse
   const { topics } = request.value as { topics: { partitions: { offset: number }[] }[] };
   const offset = Buffer.alloc(8);
   offset.writeBigInt64BE(BigInt(topics[0].partitions[0].offset));
-  const at = request.bytes.indexOf(offset);
-  request.bytes.writeBigInt64BE(2n ** 63n - 1n, at);
-  const clipped = codec('DeleteRecordsRequest').read(new Reader(request.bytes), 0) as typeof request.value;
+  const bytes = Buffer.from(request.bytes);
+  bytes.writeBigInt64BE(2n ** 63n - 1n, bytes.indexOf(offset));
+  const clipped = codec('DeleteRecordsRequest').read(new Reader(bytes), 0) as typeof request.value;
   t.is((clipped as { topics: typeof topics }).topics[0].partitions[0].offset, Number.MAX_SAFE_INTEGER);
 
   const commit = Buffer.alloc(64);
