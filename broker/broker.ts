@@ -13,6 +13,8 @@ export interface Broker {
   /** Current values; changed in place by a dynamic config change. */
   readonly options: Options;
   readonly clusterId: string;
+  /** The data folder, as DescribeLogDirs names it. */
+  readonly dataDir: string;
   readonly engine: Engine;
   readonly topics: TopicRegistry;
   readonly groups: GroupCoordinator;

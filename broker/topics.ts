@@ -76,6 +76,8 @@ export class TopicRegistry {
   readonly #byId = new Map<string, OpenTopic>();
   /** Undefined after a topic came or went. */
   #sorted: OpenTopic[] | undefined;
+  /** Where the last start move of a partition stands in the commit order. */
+  readonly #starts = new WeakMap<Partition, Position>();
   /** Options with their dynamic changes; its `options` are the broker's. */
   readonly dynamicOptions: DynamicOptions;
 
@@ -227,6 +229,18 @@ export class TopicRegistry {
     this.#log.commit([{ kind: 'optionsChanged', scope, values }]);
     this.dynamicOptions.set(scope, values);
     for (const topic of this.#topics.values()) this.#applyConfig(topic);
+  }
+
+  /**
+   * Moves the start of a partition up to `offset` (no effect if it is there already) and answers the position at which
+   * the start that readers see now is durable.
+   */
+  trim(partition: Partition, offset: number): Position {
+    if (offset > partition.startOffset) {
+      const { position } = this.#engine.commit([{ kind: 'start', partition, offset }], 'waited');
+      this.#starts.set(partition, position);
+    }
+    return this.#starts.get(partition) ?? 0;
   }
 
   #applyConfig(topic: OpenTopic): void {

@@ -112,6 +112,8 @@ export const errors = {
   FENCED_MEMBER_EPOCH: row(110, false, 'The member has an old epoch.'),
   UNSUPPORTED_ASSIGNOR: row(112, false, 'The assignor is not known.'),
   STALE_MEMBER_EPOCH: row(113, false, 'The member epoch is old.'),
+  MISMATCHED_ENDPOINT_TYPE: row(114, false, 'The request was meant for another kind of node.'),
+  UNSUPPORTED_ENDPOINT_TYPE: row(115, false, 'There is no such kind of node.'),
   UNKNOWN_SUBSCRIPTION_ID: row(117, false, 'The client metrics subscription is not known.'),
   TELEMETRY_TOO_LARGE: row(118, false, 'The client metrics are too large.'),
   /** Not on any wire: the process refuses to start. */
