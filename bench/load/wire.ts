@@ -33,7 +33,8 @@ export class Wire {
   readonly #waiting: { resolve: (frame: Buffer) => void; reject: (error: Error) => void }[] = [];
   #correlationId = 0;
 
-  private constructor(socket: net.Socket) {
+  /** Takes a connected socket. */
+  constructor(socket: net.Socket) {
     this.socket = socket;
     const fail = (error: Error): void => {
       for (const { reject } of this.#waiting.splice(0)) reject(error);
