@@ -159,7 +159,6 @@ function decide(
     case TOPIC: {
       const topic = alterableTopic(broker, resourceName);
       const overrides = checkTopicConfigs(changed(topic.overrides));
-      if (configs.length > 0) refuseInternal(topic);
       return () => {
         if (!isSame(overrides, topic.overrides)) broker.topics.configure(topic, overrides);
       };
@@ -194,6 +193,7 @@ function alterableTopic(broker: Broker, name: string): Topic {
   if (problem !== undefined) throw new MillraceError('INVALID_TOPIC_EXCEPTION', problem);
   const topic = broker.topics.get(name);
   if (!topic) throw new MillraceError('UNKNOWN_TOPIC_OR_PARTITION', `The topic '${name}' does not exist.`);
+  refuseInternal(topic);
   return topic;
 }
 

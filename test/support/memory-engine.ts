@@ -216,12 +216,19 @@ export class MemoryEngine implements Engine {
   }
 
   /** Position of the newest append or commit. */
-  get newestPosition(): Position {
+  get lastPosition(): Position {
     return this.#newest;
   }
   /** Partitions of the "data folder", opened or not. */
   get storedKeys(): string[] {
     return [...this.#stored.keys()];
+  }
+
+  /** Bytes of everything in the "data folder". */
+  get sizeBytes(): number {
+    let sizeBytes = 0;
+    for (const { batches } of this.#stored.values()) for (const batch of batches) sizeBytes += batch.length;
+    return sizeBytes;
   }
 
   append(partition: MemoryPartition, batch: Buffer, stampsTime = false): Appended {
