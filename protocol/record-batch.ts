@@ -106,16 +106,19 @@ export interface ProduceLimits {
 
 /**
  * Checks what a producer sent: one batch, whole, alone in its `sizeBytes`, with records that can be stored as they are.
- * The base offset is the broker's to decide and not looked at. A wrong max timestamp is put right in place (with a new
- * CRC), as Apache Kafka does; nothing else is changed. The records of compressed batches are left to
- * `checkCompressedRecords`.
+ * The base offset is the broker's to decide and not looked at. As in Apache Kafka, a wrong max timestamp and the mark of
+ * append time are put right in place (with a new CRC); nothing else is changed. The records of compressed batches are
+ * left to `checkCompressedRecords`.
  *
  * Errors: INVALID_RECORD, CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, UNSUPPORTED_COMPRESSION_TYPE, INVALID_TIMESTAMP.
  */
 export function checkProducedBatch(bytes: Buffer, position: number, sizeBytes: number, limits: ProduceLimits): void {
   if (sizeBytes < BATCH_OVERHEAD_BYTES) refuse('INVALID_RECORD', `${sizeBytes} bytes are less than a batch`);
   const magic = batchMagic(bytes, position);
-  if (magic !== MAGIC) refuse('INVALID_RECORD', `batch of magic ${magic}, expected 2`);
+  if (magic !== MAGIC) {
+    // Apache Kafka tells the formats it once had from those that never were.
+    refuse(magic === 0 || magic === 1 ? 'INVALID_RECORD' : 'CORRUPT_MESSAGE', `batch of magic ${magic}, expected 2`);
+  }
   const declaredBytes = batchSizeBytes(bytes, position);
   if (declaredBytes < BATCH_OVERHEAD_BYTES) refuse('CORRUPT_MESSAGE', `batch says it has ${declaredBytes} bytes`);
   if (declaredBytes !== sizeBytes) {
@@ -129,6 +132,10 @@ export function checkProducedBatch(bytes: Buffer, position: number, sizeBytes: n
     refuse('CORRUPT_MESSAGE', `batch of ${sizeBytes} bytes has CRC ${crc}, says ${batchCrc(bytes, position)}`);
   }
   checkProducedHeader(bytes, position, sizeBytes);
+  if ((batchAttributes(bytes, position) & ATTRIBUTE_TIMESTAMP_TYPE) !== 0) {
+    bytes.writeInt16BE(batchAttributes(bytes, position) & ~ATTRIBUTE_TIMESTAMP_TYPE, position + 21);
+    sealCrc(bytes, position);
+  }
   if ((batchAttributes(bytes, position) & ATTRIBUTE_COMPRESSION) === 0) {
     checkRecords(bytes, position, bytes, position + BATCH_OVERHEAD_BYTES, position + sizeBytes, limits);
   }
@@ -141,9 +148,6 @@ function checkProducedHeader(bytes: Buffer, position: number, sizeBytes: number)
     refuse('UNSUPPORTED_COMPRESSION_TYPE', `codec ${attributes & ATTRIBUTE_COMPRESSION} is not known`);
   }
   if ((attributes & ATTRIBUTE_CONTROL) !== 0) refuse('INVALID_RECORD', 'clients may not write control batches');
-  if ((attributes & ATTRIBUTE_TIMESTAMP_TYPE) !== 0) {
-    refuse('INVALID_TIMESTAMP', 'only the broker may write batches with append time');
-  }
   if ((attributes & ATTRIBUTE_DELETE_HORIZON) !== 0) {
     refuse('INVALID_RECORD', 'only the broker may write batches with a delete horizon');
   }
@@ -158,6 +162,9 @@ function checkProducedHeader(bytes: Buffer, position: number, sizeBytes: number)
   if (!hasSafeInt64(bytes, position + 43)) refuse('INVALID_RECORD', 'producer id of the batch is beyond 2^53');
   if (batchProducerId(bytes, position) >= 0 && batchBaseSequence(bytes, position) < 0) {
     refuse('INVALID_RECORD', `producer id ${batchProducerId(bytes, position)} without a sequence number`);
+  }
+  if ((attributes & ATTRIBUTE_TRANSACTIONAL) !== 0 && batchProducerId(bytes, position) < 0) {
+    refuse('INVALID_RECORD', 'transactional batch without a producer id');
   }
   if (sizeBytes === BATCH_OVERHEAD_BYTES) refuse('INVALID_RECORD', `batch of ${count} records has no bytes of records`);
 }
