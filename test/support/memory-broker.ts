@@ -1,45 +1,138 @@
-/** A broker without doors, disk and groups: topics on the engine in memory, under a clock that stands still. */
+/** The Kafka door on the engine in memory, without sockets: what a test sends and what it gets is bytes. */
 import type { Broker } from '../../broker/broker.ts';
-import { resolveOptions } from '../../broker/config.ts';
 import { openAccess } from '../../broker/access.ts';
+import { resolveOptions } from '../../broker/config.ts';
+import { GroupCoordinator } from '../../broker/groups.ts';
+import { apiTable } from '../../broker/kafka/api-table.ts';
+import { KafkaConnection } from '../../broker/kafka/connection.ts';
+import { FetchHandler } from '../../broker/kafka/fetch.ts';
+import { FetchSessions } from '../../broker/kafka/fetch-sessions.ts';
+import { PiecePool } from '../../broker/kafka/piece-pool.ts';
+import { Metrics } from '../../broker/metrics.ts';
+import { ProducerIds } from '../../broker/producers.ts';
+import type { Transport } from '../../broker/server.ts';
 import { TopicRegistry } from '../../broker/topics.ts';
-import { ManualClock } from './manual-clock.ts';
+import { Reader } from '../../protocol/bytes.ts';
+import { apis } from '../../protocol/kafka/apis.ts';
+import { FrameReader, readResponseHeader } from '../../protocol/kafka/frame.ts';
 import { MemoryEngine } from './memory-engine.ts';
+import { SimClock } from './sim-clock.ts';
 import { SimRandom } from './sim-random.ts';
 
-export interface MemoryBroker extends Broker {
-  readonly clock: ManualClock;
+export interface MemoryBroker {
+  readonly broker: Broker;
   readonly engine: MemoryEngine;
+  readonly clock: SimClock;
+  connect(): MemoryClient;
 }
 
-export interface MemoryBrokerOptions {
-  engine?: MemoryEngine;
-  options?: Readonly<Record<string, string | number | boolean>>;
-  seed?: number;
+/** What the peer of a connection sees. Bytes are taken at once unless `isReading` is false. */
+export class MemoryClient implements Transport {
+  readonly localHost = '127.0.0.1';
+  readonly localPort = 9092;
+  readonly remoteHost = '127.0.0.1';
+  readonly remotePort = 40_000;
+  readonly frames: Buffer[] = [];
+  isPaused = false;
+  isDestroyed = false;
+  isReading = true;
+  connection: KafkaConnection | undefined;
+  readonly #reader = new FrameReader(1024 * 1024 * 1024);
+  readonly #unread: { buffers: readonly Uint8Array[]; sent: () => void }[] = [];
+
+  send(...frames: Buffer[]): void {
+    this.connection?.onBytes(Buffer.concat(frames));
+  }
+  write(buffers: readonly Uint8Array[], sent: () => void): void {
+    this.#unread.push({ buffers, sent });
+    if (this.isReading) this.read();
+  }
+  /** Bytes handed over and not read. */
+  get unreadBytes(): number {
+    return this.#unread.reduce((sum, { buffers }) => sum + buffers.reduce((bytes, { length }) => bytes + length, 0), 0);
+  }
+  /** Takes what was handed over so far. */
+  read(): void {
+    for (const { buffers, sent } of this.#unread.splice(0)) {
+      this.#reader.push(Buffer.concat(buffers));
+      for (let frame = this.#reader.next(); frame; frame = this.#reader.next()) this.frames.push(Buffer.from(frame));
+      sent();
+    }
+  }
+  pause(): void {
+    this.isPaused = true;
+  }
+  resume(): void {
+    this.isPaused = false;
+  }
+  end(): void {
+    this.destroy();
+  }
+  destroy(): void {
+    if (this.isDestroyed) return;
+    this.isDestroyed = true;
+    this.connection?.onClose();
+  }
+
+  /** Correlation ids of the answers so far, in order. */
+  get answered(): number[] {
+    return this.frames.map((frame) => frame.readInt32BE(0));
+  }
+  /** Decodes one answer. */
+  answer<Name extends keyof typeof apis>(
+    index: number,
+    name: Name,
+    version: number,
+  ): ReturnType<(typeof apis)[Name]['readResponse']> {
+    const reader = new Reader(this.frames[index]);
+    readResponseHeader(reader, apis[name], version);
+    // `name` picks one codec; the compiler cannot follow that through the union.
+    return apis[name].readResponse(reader, version) as ReturnType<(typeof apis)[Name]['readResponse']>;
+  }
 }
 
-export async function openMemoryBroker(init: MemoryBrokerOptions = {}): Promise<MemoryBroker> {
-  const clock = new ManualClock();
-  const engine = init.engine ?? new MemoryEngine({ clock });
-  const random = new SimRandom(init.seed ?? 1);
-  const options = resolveOptions(init.options);
+export async function openMemoryBroker(
+  values: Record<string, string | number | boolean> = {},
+  durability: 'at once' | 'manual' = 'at once',
+): Promise<MemoryBroker> {
+  const clock = new SimClock();
+  const random = new SimRandom(1);
+  const options = resolveOptions(values);
+  const engine = new MemoryEngine({ durability, clock });
   const topics = new TopicRegistry({ engine, clock, random, options });
   await topics.load();
-  await engine.discardUnopened();
-  const parts = {
+  const groups = new GroupCoordinator({ engine, clock, random, options, topics });
+  await groups.load();
+  if (durability === 'manual') engine.sync();
+  const broker: Broker = {
     clock,
     random,
     options,
-    clusterId: 'memory-cluster',
-    dataDir: '/memory',
+    clusterId: 'memory',
     engine,
     topics,
+    groups,
+    producerIds: new ProducerIds(1),
     access: openAccess,
-    advertised: ({ localHost, localPort }: { localHost: string; localPort: number }) => ({
-      host: localHost,
-      port: localPort,
-    }),
+    advertised: ({ localHost, localPort }) => ({ host: localHost, port: localPort }),
   };
-  // Groups and producer ids are missing: handlers that need them are tested with brokers of their own.
-  return parts as unknown as MemoryBroker;
+  const apiRows = apiTable(new FetchHandler(new FetchSessions(clock, random, 10)), new Metrics());
+  const pieces = new PiecePool();
+  return {
+    broker,
+    engine,
+    clock,
+    connect() {
+      const client = new MemoryClient();
+      client.connection = new KafkaConnection(client, {
+        broker,
+        apis: apiRows,
+        pieces,
+        report: (message, error) => {
+          throw new Error(message, { cause: error });
+        },
+      });
+      return client;
+    },
+  };
 }
