@@ -109,6 +109,7 @@ export async function openMemoryBroker(
     random,
     options,
     clusterId: 'memory',
+    dataDir: '/memory',
     engine,
     topics,
     groups,
