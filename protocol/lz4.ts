@@ -14,12 +14,6 @@
  */
 import { MillraceError } from './errors.ts';
 
-/** Whole frames, done elsewhere (a native binding); asked only for input that has been checked to stay within the limit. */
-export interface Lz4Frames {
-  compress(bytes: Buffer): Buffer;
-  decompress(frames: Buffer): Buffer;
-}
-
 const FRAME_MAGIC = 0x184d2204;
 const SKIPPABLE_MAGIC = 0x184d2a5;
 const FLAG_INDEPENDENT = 0x20;
@@ -28,27 +22,19 @@ const FLAG_CONTENT_SIZE = 0x08;
 const FLAG_CONTENT_CHECKSUM = 0x04;
 const FLAG_DICTIONARY = 0x01;
 const STORED = 0x8000_0000;
-/** Magic, two bytes of flags, content size, checksum. */
-const HEADER_BYTES_MAX = 15;
 const WRITTEN_BLOCK_BYTES = 64 * 1024;
 /** A byte of a match size makes 255 bytes: no valid block grows more. */
 const GROWTH_MAX = 255;
 
-/** The codec, with `native` for the work if given. */
-export function lz4Codec(native?: Lz4Frames) {
+/** The codec; `compressNative` makes whole frames in place of the compressor here. */
+export function lz4Codec(compressNative?: (bytes: Buffer) => Buffer) {
   return {
     compress(bytes: Uint8Array): Buffer {
       const input = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      return native === undefined ? compressFrame(input) : native.compress(input);
+      return compressNative === undefined ? compressFrame(input) : compressNative(input);
     },
     decompress(bytes: Uint8Array, maxBytes: number): Buffer {
-      const input = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      const frames = readFrames(input);
-      let boundBytes = 0;
-      for (const frame of frames) boundBytes += frame.boundBytes;
-      const isPlain = frames.length === 1 && frames[0].start <= HEADER_BYTES_MAX;
-      if (native !== undefined && isPlain && boundBytes <= maxBytes) return native.decompress(input);
-      return decompressFrames(input, frames, boundBytes, maxBytes);
+      return decompressFrames(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), maxBytes);
     },
   };
 }
@@ -121,7 +107,10 @@ function readFrameHeader(input: Buffer, descriptorStart: number): Omit<Frame, 'b
   return { flags, blockBytesMax: 1 << (8 + 2 * blockCode), contentBytes, start: at + 1 };
 }
 
-function decompressFrames(input: Buffer, frames: readonly Frame[], boundBytes: number, maxBytes: number): Buffer {
+function decompressFrames(input: Buffer, maxBytes: number): Buffer {
+  const frames = readFrames(input);
+  let boundBytes = 0;
+  for (const frame of frames) boundBytes += frame.boundBytes;
   const output = Buffer.allocUnsafe(Math.min(boundBytes, maxBytes));
   let end = 0;
   for (const frame of frames) {

@@ -28,12 +28,11 @@ interface Crc32Package {
   readonly crc32c: (bytes: Uint8Array, seed: number) => number;
 }
 interface SnappyPackage {
-  readonly compressSync: (bytes: Uint8Array) => Buffer;
-  readonly uncompressSync: (bytes: Uint8Array) => Buffer;
+  readonly compressSync: (bytes: Uint8Array, options: { copyOutputData: boolean }) => Buffer;
+  readonly uncompressSync: (bytes: Uint8Array, options: { copyOutputData: boolean }) => Buffer;
 }
 interface Lz4Package {
   readonly compressFrameSync: (bytes: Buffer) => Buffer;
-  readonly decompressFrameSync: (bytes: Buffer) => Buffer;
 }
 
 const require = createRequire(import.meta.url);
@@ -103,9 +102,11 @@ function openSnappy(): CodecImplementation {
   const pure = snappyCodec(pureSnappy);
   return verified(pure, () => {
     const snappy = require('snappy') as SnappyPackage;
+    // Copy: V8 takes over foreign memory so slowly that copying out of it is 3 to 6 times faster.
+    const options = { copyOutputData: true };
     return snappyCodec({
-      compress: (bytes) => snappy.compressSync(bytes),
-      decompress: (block) => snappy.uncompressSync(block),
+      compress: (bytes) => snappy.compressSync(bytes, options),
+      decompress: (block) => snappy.uncompressSync(block, options),
     });
   });
 }
@@ -113,10 +114,8 @@ function openSnappy(): CodecImplementation {
 function openLz4(): CodecImplementation {
   return verified(lz4Codec(), () => {
     const lz4 = require('lz4-napi') as Lz4Package;
-    return lz4Codec({
-      compress: (bytes) => lz4.compressFrameSync(bytes),
-      decompress: (frame) => lz4.decompressFrameSync(frame),
-    });
+    // Only to compress: its results are foreign memory, which costs more than decompressing in TypeScript.
+    return lz4Codec((bytes) => lz4.compressFrameSync(bytes));
   });
 }
 
