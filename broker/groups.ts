@@ -221,7 +221,7 @@ export class GroupCoordinator {
     if (existing !== undefined) this.#settle(existing);
     if (refusal !== undefined) return refuse(refusal);
 
-    const errors = request.offsets.map((offset) => this.#offsetError(offset, request.retentionMs));
+    const errors = request.offsets.map((offset) => this.#offsetError(offset));
     const accepted = request.offsets.filter((_offset, index) => errors[index] === 'NONE');
     if (accepted.length === 0) return reply(errors);
     if (existing === undefined && !this.#hasRoomForGroup()) return refuse('POLICY_VIOLATION');
@@ -248,11 +248,9 @@ export class GroupCoordinator {
     this.#log.whenDurable(() => reply(errors));
   }
 
-  #offsetError({ metadata }: OffsetToCommit, retentionMs: number): ErrorCode {
-    if (metadata.length > this.#options['offset.metadata.max.bytes']) return 'OFFSET_METADATA_TOO_LARGE';
-    // The old record version that has room for an expiry has none for longer text.
-    if (retentionMs >= 0 && Buffer.byteLength(metadata) > 32_767) return 'OFFSET_METADATA_TOO_LARGE';
-    return 'NONE';
+  #offsetError({ metadata }: OffsetToCommit): ErrorCode {
+    const isLong = metadata.length > this.#options['offset.metadata.max.bytes'];
+    return isLong ? 'OFFSET_METADATA_TOO_LARGE' : 'NONE';
   }
 
   /** What a group has committed for a partition. */
