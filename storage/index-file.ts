@@ -82,6 +82,12 @@ export class OffsetIndex {
     return low === 0 ? 0 : bytes.readInt32BE((low - 1) * OFFSET_ENTRY_BYTES + 4);
   }
 
+  /** Position of the last indexed batch, 0 if there is none. */
+  get lastPosition(): number {
+    const { bytes, count } = this.#entries;
+    return count === 0 ? 0 : bytes.readInt32BE((count - 1) * OFFSET_ENTRY_BYTES + 4);
+  }
+
   /** Drops the entries of batches at or beyond `position`. */
   cut(position: number): void {
     const { bytes } = this.#entries;

@@ -1,0 +1,309 @@
+/**
+ * Group commit: everything appended while the last group was being written and synced becomes the next group, and one
+ * sync serves all of it. A group has one number, the `Position` under which its parts are durable.
+ *
+ * Two ways, chosen when the group starts: its parts go into one journal record, but a partition with much in it writes
+ * and syncs its segment itself, at the same time ("direct"). With `log.flush: written` everything goes direct and nothing
+ * is synced, except atomic commits, which need the record. The group ends when all of that has ended.
+ *
+ * Always true: one group is in flight, groups end in order; a partition's bytes of one group go one way, so nothing
+ * overtakes; a partition with a part of an atomic commit never goes direct.
+ */
+import assert from 'node:assert';
+import type { Clock, Timer } from './clock.ts';
+import { type AppendPart, Journal, type OtherPart, type PartitionKey } from './journal.ts';
+import type { Position } from './log.ts';
+import type { Run, RunOwner } from './tail-cache.ts';
+
+/** What the committer needs of a partition. */
+export interface Member extends RunOwner {
+  readonly key: PartitionKey;
+  /** Group in which `groupBytes` were counted. */
+  groupNumber: number;
+  groupBytes: number;
+  /** Last group with a part of an atomic commit. */
+  atomicGroupNumber: number;
+  /** Last group in which it goes direct. */
+  directGroupNumber: number;
+  /** Parts that must be in the record of a group in which it goes direct, or that are due to be repeated. */
+  takeOpenPart(): OtherPart | undefined;
+  takeDirectMark(): OtherPart | undefined;
+  /** How far its newest segment is synced. */
+  mark(): OtherPart;
+  /** Writes everything up to and with group `groupNumber` to its segment and syncs it if `isSynced`. Undefined if that is done already. */
+  writeDirect(groupNumber: number, isSynced: boolean): Promise<void> | undefined;
+  /** Its runs of the group are durable: the high watermark moves; what went direct is in the segment, the rest waits for its turn. */
+  settle(groupNumber: number, isDirect: boolean): void;
+  /** After all members have settled: readers that wait for a higher watermark are called. */
+  wake(): void;
+}
+
+/** A run's owner is always a member; the cache does not need to know. */
+function memberOf(run: Run): Member {
+  return run.owner as Member;
+}
+
+export class Group {
+  readonly number: Position;
+  readonly runs: Run[] = [];
+  readonly members: Member[] = [];
+  readonly others: OtherPart[] = [];
+  /** Run when the group is durable, before anybody is called back. */
+  readonly effects: (() => void)[] = [];
+  waiters: (() => void)[] = [];
+  sizeBytes = 0;
+  isWaited = false;
+
+  constructor(number: Position) {
+    this.number = number;
+  }
+}
+
+export interface CommitterOptions {
+  clock: Clock;
+  journal: Journal;
+  /** `log.flush: synced` */
+  isSynced: boolean;
+  /** `journal.group.bytes` */
+  groupBytesMax: number;
+  /** `journal.direct.bytes` */
+  directBytesMin: number;
+  /** `log.flush.linger.ms` */
+  lingerMs: number;
+  onFatal: (error: unknown) => void;
+  /** After a group has ended. */
+  onGroupEnd: () => void;
+  /** The next journal file is still needed: a checkpoint must come first. */
+  onStarved: () => void;
+}
+
+const MARK_INTERVAL_MS = 50;
+/** At most so many partitions go direct in one synced group: each costs a write and a sync of its own. */
+const DIRECT_MEMBERS_MAX = 2;
+
+export class Committer {
+  readonly #options: CommitterOptions;
+  /** Not yet started, in order; the last one takes what comes. */
+  readonly #queue: Group[] = [];
+  #inFlight: Group | undefined;
+  #nextNumber = 1;
+  #timer: Timer | undefined;
+  #isScheduled = false;
+  /** Wrote directly since the last mark. */
+  readonly #unmarked = new Set<Member>();
+  #markedMs = 0;
+  #isStopped = false;
+  #isStarved = false;
+  durablePosition: Position = 0;
+  groupCount = 0;
+  directCount = 0;
+  recordCount = 0;
+  /** How long the last group took, for the histogram. */
+  onGroupMs: ((ms: number) => void) | undefined;
+
+  constructor(options: CommitterOptions) {
+    this.#options = options;
+  }
+
+  get isIdle(): boolean {
+    return this.#inFlight === undefined && this.#queue.length === 0;
+  }
+  get isStarved(): boolean {
+    return this.#isStarved;
+  }
+  /** Position of the newest part. */
+  get newestPosition(): Position {
+    return this.#nextNumber - 1;
+  }
+
+  /** The group that takes a part now; it will be started. */
+  join(urgency: 'waited' | 'lazy'): Group {
+    let group = this.#queue.at(-1);
+    if (group === undefined || group.sizeBytes >= this.#options.groupBytesMax) {
+      group = new Group(this.#nextNumber++);
+      this.#queue.push(group);
+    }
+    if (urgency === 'waited') group.isWaited = true;
+    if (this.#inFlight === undefined && !this.#isScheduled) this.#schedule(urgency);
+    return group;
+  }
+
+  /** Counts bytes that a member has added to its group. */
+  count(group: Group, member: Member, sizeBytes: number): void {
+    group.sizeBytes += sizeBytes;
+    if (member.groupNumber !== group.number) {
+      member.groupNumber = group.number;
+      member.groupBytes = 0;
+      group.members.push(member);
+    }
+    member.groupBytes += sizeBytes;
+  }
+
+  whenDurable(position: Position, callback: () => void): void {
+    if (position <= this.durablePosition) {
+      callback();
+      return;
+    }
+    // Groups are numbered without gaps: the place in the queue follows from the number.
+    if (this.#inFlight?.number === position) {
+      this.#inFlight.waiters.push(callback);
+      return;
+    }
+    const first = this.#queue[0];
+    assert(first !== undefined, `position ${position} was never given out`);
+    const group = this.#queue[position - first.number];
+    assert(group !== undefined, `position ${position} was never given out`);
+    group.waiters.push(callback);
+    if (group.isWaited) return;
+    group.isWaited = true;
+    if (this.#inFlight === undefined && !this.#isScheduled) this.#schedule('waited');
+  }
+
+  /** Nothing more is written or answered. */
+  stop(): void {
+    this.#isStopped = true;
+    this.#timer?.cancel();
+  }
+
+  /** A checkpoint has made room in the journal. */
+  unstarve(): void {
+    if (!this.#isStarved) return;
+    this.#isStarved = false;
+    this.#startNext();
+  }
+
+  #schedule(urgency: 'waited' | 'lazy'): void {
+    if (urgency === 'waited') {
+      this.#isScheduled = true;
+      this.#timer?.cancel();
+      this.#timer = undefined;
+      this.#options.clock.endOfTurn(this.#onTurnEnd);
+    } else {
+      this.#timer ??= this.#options.clock.after(this.#options.lingerMs, this.#onLinger);
+    }
+  }
+
+  readonly #onTurnEnd = (): void => {
+    this.#isScheduled = false;
+    if (this.#inFlight === undefined) this.#startNext();
+  };
+  readonly #onLinger = (): void => {
+    this.#timer = undefined;
+    if (this.#inFlight === undefined && !this.#isScheduled) this.#startNext();
+  };
+
+  #startNext(): void {
+    const group = this.#queue[0];
+    if (group === undefined || this.#isStopped || this.#isStarved) return;
+    const direct = this.#directMembers(group);
+    const appends: AppendPart[] = [];
+    for (const run of group.runs) {
+      const member = memberOf(run);
+      if (member.directGroupNumber !== group.number) appends.push({ key: member.key, run });
+    }
+    const others = this.#otherParts(group, direct);
+    if (appends.length + others.length > 0 && !this.#options.journal.hasRoomFor(Journal.recordBytes(appends, others))) {
+      // Undone: the group is formed again when there is room. The marks taken are in `group.others` and stay there.
+      for (const member of direct) member.directGroupNumber = -1;
+      group.others.push(...others.slice(group.others.length));
+      this.#isStarved = true;
+      this.#options.onStarved();
+      return;
+    }
+    this.#queue.shift();
+    this.#inFlight = group;
+    this.#run(group, direct, appends, others);
+  }
+
+  #directMembers(group: Group): Member[] {
+    const { isSynced, directBytesMin } = this.#options;
+    const direct = group.members.filter(
+      (member) => member.atomicGroupNumber !== group.number && (!isSynced || member.groupBytes >= directBytesMin),
+    );
+    if (isSynced && direct.length > DIRECT_MEMBERS_MAX) {
+      direct.sort((a, b) => b.groupBytes - a.groupBytes);
+      direct.length = DIRECT_MEMBERS_MAX;
+    }
+    for (const member of direct) member.directGroupNumber = group.number;
+    return direct;
+  }
+
+  #otherParts(group: Group, direct: readonly Member[]): OtherPart[] {
+    const others: OtherPart[] = [];
+    for (const member of group.members) {
+      const open = member.takeOpenPart();
+      if (open !== undefined) others.push(open);
+    }
+    for (const member of direct) {
+      const mark = member.takeDirectMark();
+      if (mark !== undefined) others.push(mark);
+    }
+    if (this.#options.isSynced) this.#repeatMarks(direct, others);
+    return [...group.others, ...others];
+  }
+
+  /** From time to time the journal says how far direct writes have come: below that, a bad batch is damage, not a torn write. */
+  #repeatMarks(direct: readonly Member[], others: OtherPart[]): void {
+    const now = this.#options.clock.monotonic();
+    if (this.#unmarked.size > 0 && now - this.#markedMs >= MARK_INTERVAL_MS) {
+      for (const member of this.#unmarked) others.push(member.mark());
+      this.#unmarked.clear();
+      this.#markedMs = now;
+    }
+    for (const member of direct) this.#unmarked.add(member);
+  }
+
+  #run(group: Group, direct: readonly Member[], appends: readonly AppendPart[], others: readonly OtherPart[]): void {
+    const { isSynced, journal, clock, onFatal } = this.#options;
+    const startedMs = clock.monotonic();
+    let pending = 1;
+    const done = (): void => {
+      pending--;
+      if (pending > 0 || this.#isStopped) return;
+      this.onGroupMs?.(clock.monotonic() - startedMs);
+      this.#end(group);
+    };
+    this.groupCount++;
+    try {
+      if (appends.length + others.length > 0) {
+        this.recordCount++;
+        if (!isSynced && group.sizeBytes <= WRITE_NOW_BYTES_MAX) {
+          journal.writeNow(appends, others);
+        } else {
+          pending++;
+          journal.write(appends, others).then(done, onFatal);
+        }
+      }
+      for (const member of direct) {
+        this.directCount++;
+        const writing = member.writeDirect(group.number, isSynced);
+        if (writing === undefined) continue;
+        pending++;
+        writing.then(done, onFatal);
+      }
+    } catch (error) {
+      onFatal(error);
+      return;
+    }
+    done();
+  }
+
+  #end(group: Group): void {
+    for (const member of group.members) member.settle(group.number, member.directGroupNumber === group.number);
+    this.durablePosition = group.number;
+    this.#inFlight = undefined;
+    for (const effect of group.effects) effect();
+    // The next write is on its way before the answers of this one are made.
+    const next = this.#queue[0];
+    if (next !== undefined && !this.#isScheduled) {
+      if (next.isWaited) this.#startNext();
+      else this.#schedule('lazy');
+    }
+    for (const member of group.members) member.wake();
+    for (const waiter of group.waiters) waiter();
+    this.#options.onGroupEnd();
+  }
+}
+
+/** With `log.flush: written`, records up to this size are written on the calling thread. */
+export const WRITE_NOW_BYTES_MAX = 256 * 1024;

@@ -1,0 +1,494 @@
+/**
+ * The embedded log: partitions on one shared journal in one data folder (docs/architecture.md, "The log"). It wires the
+ * parts together, makes commits atomic, checkpoints, watches the disk, and stops everything after a failed write or sync.
+ *
+ * Always true: what `durablePosition` covers survives kill -9 and, with `log.flush: synced`, a power cut; after the first
+ * failure nothing becomes durable any more and `onFatal` is called once.
+ */
+import assert from 'node:assert';
+import { MillraceError } from '../protocol/errors.ts';
+import { encodePartition, type PartitionState, writeCheckpoint } from './checkpoint.ts';
+import type { Clock, Random, Timer } from './clock.ts';
+import { Committer } from './committer.ts';
+import type { DataDir } from './data-dir.ts';
+import type { Disk } from './disk.ts';
+import { Journal, keyText, partitionKey } from './journal.ts';
+import type { Appended, LogConfig, PartitionSpec, Position } from './log.ts';
+import { OpenFiles } from './open-files.ts';
+import { type LogContext, PartitionLog } from './partition-log.ts';
+import { recover } from './recovery.ts';
+import { SegmentWriter } from './segment-writer.ts';
+import { TailCache } from './tail-cache.ts';
+
+/** Sizes and times of the engine; `broker/config.ts` has the options, their defaults and reasons. */
+export interface LogEngineSettings {
+  isSynced: boolean;
+  flushLingerMs: number;
+  journalFileBytes: number;
+  journalFiles: number;
+  journalEntryBytes: number;
+  journalGroupBytes: number;
+  journalDirectBytes: number;
+  journalSegmentBytes: number;
+  journalSegmentLingerMs: number;
+  journalCheckpointBytes: number;
+  tailCacheBytes: number;
+  unwrittenBytesMax: number;
+  openFilesMax: number;
+  diskReserveBytes: number;
+  producerExpirationMs: number;
+  producersMax: number;
+}
+
+export interface LogEngineOptions {
+  disk: Disk;
+  clock: Clock;
+  random: Random;
+  /** Open; the engine closes it. */
+  dataDir: DataDir;
+  settings: LogEngineSettings;
+  /** Cut tails, fenced partitions and the like, for the broker's own log. */
+  warn: (message: string) => void;
+}
+
+/** One piece of an atomic commit. */
+export type LogCommitPart =
+  | { kind: 'append'; partition: PartitionLog; batch: Buffer }
+  | { kind: 'start'; partition: PartitionLog; offset: number }
+  | { kind: 'delete'; partition: PartitionLog };
+
+/** For metrics and benchmarks. */
+export interface LogCounters {
+  groups: number;
+  journalRecords: number;
+  journalBytes: number;
+  directWrites: number;
+  segmentWrites: number;
+  checkpoints: number;
+  cacheBytes: number;
+  unwrittenBytes: number;
+  openFiles: number;
+}
+
+/** Written directly between checkpoints, at most: bounds the walk after a crash. */
+const DIRECT_BYTES_PER_CHECKPOINT = 256 * 1024 * 1024;
+/** Partitions that a checkpoint brings to the disk at a time. */
+const CHECKPOINT_PARALLEL = 4;
+const FREE_SPACE_INTERVAL_MS = 1000;
+
+/** Stands in until somebody opens the partition. */
+const unopenedConfig: LogConfig = {
+  segmentBytes: 2 ** 30,
+  segmentMs: Number.MAX_SAFE_INTEGER,
+  segmentIndexBytes: 10 * 1024 * 1024,
+  indexIntervalBytes: 4096,
+  retentionMs: -1,
+  retentionBytes: -1,
+  fileDeleteDelayMs: 60_000,
+  timestampType: 'CreateTime',
+  timestampBeforeMaxMs: Number.MAX_SAFE_INTEGER,
+  timestampAfterMaxMs: Number.MAX_SAFE_INTEGER,
+  maxMessageBytes: 2 ** 31 - 1,
+};
+
+export class LogEngine implements LogContext {
+  readonly clock: Clock;
+  readonly files: OpenFiles;
+  readonly cache: TailCache;
+  readonly committer: Committer;
+  readonly writer: SegmentWriter;
+  readonly dataDir: DataDir;
+  readonly leaderEpoch: number;
+  readonly producerExpirationMs: number;
+  readonly producersMax: number;
+  readonly isSynced: boolean;
+  isFull = false;
+  stopped: MillraceError | undefined;
+  checkpointNumber = 0;
+
+  readonly #disk: Disk;
+  readonly #settings: LogEngineSettings;
+  readonly #warn: (message: string) => void;
+  readonly #journal: Journal;
+  readonly #logs = new Map<string, PartitionLog>();
+  readonly #dirty = new Set<PartitionLog>();
+  /** Each partition's piece of the checkpoint, as of when it was last synced. */
+  readonly #pieces = new Map<string, Buffer>();
+  #roomWaiters: (() => void)[] = [];
+  #onFatal: ((error: Error) => void) | undefined;
+  #fatalError: Error | undefined;
+  #checkpointing: Promise<void> | undefined;
+  #whenStarved: (() => void)[] = [];
+  #checkpointJournalBytes = 0;
+  #checkpointSegmentBytes = 0;
+  #freeSpaceTimer: Timer | undefined;
+  #checkpointCount = 0;
+
+  private constructor(
+    options: LogEngineOptions,
+    journal: Journal,
+    leaderEpoch: number,
+    partitions: readonly PartitionState[],
+  ) {
+    const { clock, disk, settings } = options;
+    this.clock = clock;
+    this.dataDir = options.dataDir;
+    this.leaderEpoch = leaderEpoch;
+    this.isSynced = settings.isSynced;
+    this.producerExpirationMs = settings.producerExpirationMs;
+    this.producersMax = settings.producersMax;
+    this.#disk = disk;
+    this.#settings = settings;
+    this.#warn = options.warn;
+    this.#journal = journal;
+    this.files = new OpenFiles(disk, settings.openFilesMax);
+    const onFatal = (error: unknown): void => this.fatal(error);
+    this.writer = new SegmentWriter({
+      clock,
+      segmentBytesMin: settings.journalSegmentBytes,
+      lingerMs: settings.journalSegmentLingerMs,
+      unwrittenBytesMax: settings.unwrittenBytesMax,
+      onFatal,
+      onRoom: () => this.#wakeRoom(),
+    });
+    this.cache = new TailCache({
+      budgetBytes: settings.tailCacheBytes,
+      onPressure: (slab) => {
+        // A slab has runs of partition logs only; the cache does not need to know.
+        for (const run of slab.runs) this.writer.hurry(run.owner as PartitionLog);
+      },
+    });
+    this.committer = new Committer({
+      clock,
+      journal,
+      isSynced: settings.isSynced,
+      groupBytesMax: settings.journalGroupBytes,
+      directBytesMin: settings.journalDirectBytes,
+      lingerMs: settings.flushLingerMs,
+      onFatal,
+      onGroupEnd: () => this.#checkpointIfDue(),
+      onStarved: () => this.#starved(),
+    });
+    for (const state of partitions) this.#restore(state);
+    this.#watchFreeSpace();
+  }
+
+  /** Recovers what the data folder holds and is ready for use. */
+  static async open(options: LogEngineOptions): Promise<LogEngine> {
+    const { disk, clock, random, dataDir, settings, warn } = options;
+    const journalFolder = `${dataDir.path}/journal`;
+    const checkpointPath = `${dataDir.path}/checkpoint`;
+    await disk.makeDirectory(journalFolder);
+    const recovered = await recover({
+      disk,
+      clock,
+      dataDir,
+      checkpointPath,
+      journalFolder,
+      openFilesMax: settings.openFilesMax,
+      warn,
+    });
+    const { leaderEpoch, nextSequence, partitions } = recovered;
+    // From here on the old chain is not needed, and the leader epoch is taken.
+    await writeCheckpoint(
+      disk,
+      checkpointPath,
+      { sequence: nextSequence, leaderEpoch },
+      partitions.map(encodePartition),
+    );
+    let engine: LogEngine | undefined;
+    const journal = await Journal.open({
+      disk,
+      random,
+      folder: journalFolder,
+      fileCount: settings.journalFiles,
+      fileBytes: settings.journalFileBytes,
+      isSynced: settings.isSynced,
+      leaderEpoch,
+      firstSequence: nextSequence,
+      onError: (error) => engine?.fatal(error),
+    });
+    engine = new LogEngine(options, journal, leaderEpoch, partitions);
+    await engine.#checkFreeSpace();
+    engine.writer.background(() => dataDir.removeLeftovers());
+    return engine;
+  }
+
+  #restore(state: PartitionState): void {
+    const { topicId, topic, index } = state;
+    const log = new PartitionLog(this, { topicId, topic, index, config: unopenedConfig }, state);
+    this.#logs.set(log.keyText, log);
+    this.#pieces.set(log.keyText, encodePartition(state));
+  }
+
+  get counters(): LogCounters {
+    return {
+      groups: this.committer.groupCount,
+      journalRecords: this.committer.recordCount,
+      journalBytes: this.#journal.writtenBytes,
+      directWrites: this.committer.directCount,
+      segmentWrites: this.writer.writeCount,
+      checkpoints: this.#checkpointCount,
+      cacheBytes: this.cache.sizeBytes,
+      unwrittenBytes: this.writer.unwrittenBytes,
+      openFiles: this.files.count,
+    };
+  }
+
+  onGroupMs(callback: (ms: number) => void): void {
+    this.committer.onGroupMs = callback;
+  }
+
+  // --- partitions ---
+
+  openPartition(spec: PartitionSpec): PartitionLog {
+    const key = keyText(partitionKey(spec.topicId, spec.index));
+    const known = this.#logs.get(key);
+    if (known !== undefined) {
+      assert(!known.isOpened, `${spec.topic}-${spec.index} is open already`);
+      known.config = spec.config;
+      known.isOpened = true;
+      return known;
+    }
+    const log = new PartitionLog(this, spec);
+    log.isOpened = true;
+    this.#logs.set(key, log);
+    return log;
+  }
+
+  async discardUnopened(): Promise<void> {
+    const parts: LogCommitPart[] = [];
+    for (const log of this.#logs.values()) if (!log.isOpened) parts.push({ kind: 'delete', partition: log });
+    if (parts.length === 0) return;
+    const { position } = this.commit(parts, 'waited');
+    await this.#durable(position);
+  }
+
+  // --- commits ---
+
+  get durablePosition(): Position {
+    return this.committer.durablePosition;
+  }
+
+  get lastPosition(): Position {
+    return this.committer.newestPosition;
+  }
+
+  whenDurable(position: Position, callback: () => void): void {
+    this.committer.whenDurable(position, callback);
+  }
+
+  commit(parts: readonly LogCommitPart[], urgency: 'waited' | 'lazy'): { position: Position; appended: Appended[] } {
+    if (this.stopped !== undefined) throw this.stopped;
+    let sizeBytes = 0;
+    for (const part of parts) {
+      if (part.kind === 'append') {
+        part.partition.checkWritable();
+        sizeBytes += part.batch.length;
+      } else if (part.partition.isDeleted) {
+        throw new MillraceError('UNKNOWN_TOPIC_OR_PARTITION', `${part.partition.name} is deleted`);
+      }
+    }
+    if (sizeBytes > this.#settings.journalEntryBytes) {
+      throw new MillraceError(
+        'RECORD_LIST_TOO_LARGE',
+        `an atomic commit of ${sizeBytes} bytes, journal.entry.bytes is ${this.#settings.journalEntryBytes}`,
+      );
+    }
+    // Nothing below fails: all parts are in the group or none.
+    const group = this.committer.join(urgency);
+    const appended: Appended[] = [];
+    for (const part of parts) {
+      const { partition } = part;
+      switch (part.kind) {
+        case 'append':
+          appended.push(partition.appendAtomic(part.batch, group));
+          break;
+        case 'start':
+          this.#commitStart(partition, part.offset, group);
+          break;
+        case 'delete':
+          partition.delete();
+          group.others.push({ kind: 'delete', key: partition.key });
+          group.effects.push(() => this.#deleted(partition));
+          break;
+      }
+    }
+    return { position: group.number, appended };
+  }
+
+  #commitStart(partition: PartitionLog, offset: number, group: { others: unknown[]; effects: (() => void)[] }): void {
+    partition.moveStart(offset);
+    group.others.push({ kind: 'start', key: partition.key, offset });
+    group.effects.push(() => partition.startDurable(offset));
+  }
+
+  #deleted(partition: PartitionLog): void {
+    this.#logs.delete(partition.keyText);
+    this.#dirty.delete(partition);
+    this.#pieces.delete(partition.keyText);
+    this.writer.background(() => partition.remove());
+  }
+
+  #durable(position: Position): Promise<void> {
+    return new Promise((resolve) => this.committer.whenDurable(position, resolve));
+  }
+
+  // --- room ---
+
+  get hasRoom(): boolean {
+    return this.writer.hasRoom;
+  }
+
+  whenRoom(callback: () => void): void {
+    if (this.hasRoom) callback();
+    else this.#roomWaiters.push(callback);
+  }
+
+  #wakeRoom(): void {
+    const waiting = this.#roomWaiters;
+    this.#roomWaiters = [];
+    for (const callback of waiting) callback();
+  }
+
+  #watchFreeSpace(): void {
+    this.#freeSpaceTimer = this.clock.after(FREE_SPACE_INTERVAL_MS, () => {
+      this.#checkFreeSpace().then(
+        () => {
+          if (this.stopped === undefined) this.#watchFreeSpace();
+        },
+        (error: unknown) => this.fatal(error),
+      );
+    });
+  }
+
+  async #checkFreeSpace(): Promise<void> {
+    this.isFull = (await this.#disk.freeBytes(this.dataDir.path)) < this.#settings.diskReserveBytes;
+  }
+
+  // --- retention ---
+
+  async retain(): Promise<void> {
+    if (this.stopped !== undefined) return;
+    const now = this.clock.now();
+    const parts: LogCommitPart[] = [];
+    for (const log of this.#logs.values()) {
+      if (!log.isOpened || log.isDeleted || log.isFenced) continue;
+      log.expireProducers(now);
+      const offset = log.retentionStart(now);
+      if (offset > log.startOffset) parts.push({ kind: 'start', partition: log, offset });
+    }
+    if (parts.length === 0) return;
+    const { position } = this.commit(parts, 'waited');
+    await this.#durable(position);
+  }
+
+  // --- checkpoints ---
+
+  markDirty(log: PartitionLog): void {
+    this.#dirty.add(log);
+  }
+
+  #checkpointIfDue(): void {
+    const journalBytes = this.#journal.writtenBytes - this.#checkpointJournalBytes;
+    const segmentBytes = this.writer.writtenBytes - this.#checkpointSegmentBytes;
+    const isDue = journalBytes >= this.#settings.journalCheckpointBytes || segmentBytes >= DIRECT_BYTES_PER_CHECKPOINT;
+    if (isDue) this.#checkpointSoon();
+  }
+
+  #starved(): void {
+    const waiting = this.#whenStarved;
+    this.#whenStarved = [];
+    for (const resolve of waiting) resolve();
+    this.#checkpointSoon();
+  }
+
+  #checkpointSoon(): void {
+    if (this.#checkpointing !== undefined || this.stopped !== undefined) return;
+    this.checkpoint(false).catch((error: unknown) => this.fatal(error));
+  }
+
+  /** Syncs what the journal holds and lets its files be reused. One at a time. */
+  checkpoint(saveAll: boolean): Promise<void> {
+    this.#checkpointing ??= this.#checkpoint(saveAll).finally(() => {
+      this.#checkpointing = undefined;
+      // What starved during this checkpoint needs the next one, unless this one has made room.
+      this.committer.unstarve();
+    });
+    return this.#checkpointing;
+  }
+
+  async #checkpoint(saveAll: boolean): Promise<void> {
+    const sequence = this.#journal.nextSequence;
+    this.#checkpointJournalBytes = this.#journal.writtenBytes;
+    this.#checkpointSegmentBytes = this.writer.writtenBytes;
+    this.checkpointNumber++;
+    const dirty = [...this.#dirty];
+    this.#dirty.clear();
+    for (const log of dirty) log.captureProducers();
+    // The producer state that was captured becomes valid with what is under way; a journal that waits for this
+    // checkpoint cannot bring that, and the older state stays.
+    await this.#durableOrStarved(this.committer.newestPosition);
+    const waiting = dirty.values();
+    const lane = async (): Promise<void> => {
+      for (const log of waiting) {
+        const state = await log.checkpoint(saveAll);
+        if (state !== undefined && !log.isDeleted) this.#pieces.set(log.keyText, encodePartition(state));
+      }
+    };
+    await Promise.all(Array.from({ length: CHECKPOINT_PARALLEL }, lane));
+    if (this.#fatalError !== undefined) return;
+    const head = { sequence, leaderEpoch: this.leaderEpoch };
+    await writeCheckpoint(this.#disk, `${this.dataDir.path}/checkpoint`, head, [...this.#pieces.values()]);
+    this.#checkpointCount++;
+    this.#journal.release(sequence);
+  }
+
+  #durableOrStarved(position: Position): Promise<void> {
+    if (this.committer.isStarved || position <= this.durablePosition) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#whenStarved.push(resolve);
+      this.committer.whenDurable(position, resolve);
+    });
+  }
+
+  // --- end ---
+
+  onFatal(callback: (error: Error) => void): void {
+    this.#onFatal = callback;
+    if (this.#fatalError !== undefined) callback(this.#fatalError);
+  }
+
+  warn(message: string): void {
+    this.#warn(message);
+  }
+
+  fatal(error: unknown): void {
+    if (this.#fatalError !== undefined) return;
+    this.#fatalError = error instanceof Error ? error : new Error(String(error));
+    this.stopped = new MillraceError('KAFKA_STORAGE_ERROR', `the log has stopped: ${this.#fatalError.message}`, {
+      cause: error,
+    });
+    this.committer.stop();
+    this.writer.stop();
+    this.#freeSpaceTimer?.cancel();
+    this.#onFatal?.(this.#fatalError);
+  }
+
+  async close(): Promise<void> {
+    if (this.stopped !== undefined) return;
+    this.stopped = new MillraceError('STOPPING');
+    this.#freeSpaceTimer?.cancel();
+    await this.#durable(this.committer.newestPosition);
+    await this.writer.idle();
+    await this.#checkpointing;
+    for (const log of this.#logs.values()) await log.saveProducersAtEnd();
+    await this.checkpoint(true);
+    await this.writer.idle();
+    this.committer.stop();
+    this.writer.stop();
+    for (const log of this.#logs.values()) await log.close();
+    await this.#journal.close();
+    await this.dataDir.close();
+  }
+}

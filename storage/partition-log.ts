@@ -1,0 +1,904 @@
+/**
+ * One partition's log: takes batches into the commit order, brings them to segment files, rolls, reads, retains.
+ *
+ *   start ≤ high watermark ≤ end          offsets: what readers may see, what was appended
+ *   runs: [ … | unwritten … | not durable … ]   the end of the log in memory, see tail-cache.ts
+ *
+ * A batch is in a run at once, durable when its group ends, and in the segment after that (journal) or just before that
+ * (direct). One write is under way at a time, in order of offsets. `append` is synchronous and allocates one run per
+ * 64 KiB at most.
+ *
+ * Always true: what a reader sees is durable; a segment file gets no byte that is not durable, except by a direct write
+ * of the group in flight; nothing is removed above the high watermark or under a reader.
+ */
+import assert from 'node:assert';
+import { MillraceError } from '../protocol/errors.ts';
+import {
+  batchBaseSequence,
+  batchBaseTimestamp,
+  batchCrc,
+  batchLastOffsetDelta,
+  batchMaxTimestamp,
+  batchProducerEpoch,
+  batchProducerId,
+  batchRecordCount,
+  type RecordPlace,
+  stampAppendTime,
+  stampBatch,
+} from '../protocol/record-batch.ts';
+import type { PartitionState } from './checkpoint.ts';
+import type { Clock } from './clock.ts';
+import { type Committer, type Group, type Member, WRITE_NOW_BYTES_MAX } from './committer.ts';
+import type { DataDir } from './data-dir.ts';
+import { writeAll, writeAllNow } from './disk.ts';
+import { keyText, type OtherPart, type PartitionKey, partitionKey } from './journal.ts';
+import { LEADER_EPOCH_FILE, LeaderEpochs } from './leader-epochs.ts';
+import type { Appended, AppendOptions, LogConfig, LogSlice, OffsetAndTime, PartitionSpec, ReadOptions } from './log.ts';
+import { LogReader } from './log-reader.ts';
+import type { OpenFiles } from './open-files.ts';
+import { ProducerState } from './producer-state.ts';
+import { emptySlice, RunQueue } from './run-queue.ts';
+import { offsetFileName, Segment, SEGMENT_ENDINGS, type SegmentState } from './segment.ts';
+import { walkHeaders } from './segment-reader.ts';
+import type { SegmentWriter, WriteTarget } from './segment-writer.ts';
+import { readSnapshot, writeSnapshot } from './snapshot.ts';
+import { Run, RUN_BYTES_MAX, runDigest, type TailCache } from './tail-cache.ts';
+
+/** What all partitions of an engine share. */
+export interface LogContext {
+  readonly clock: Clock;
+  readonly files: OpenFiles;
+  readonly cache: TailCache;
+  readonly committer: Committer;
+  readonly writer: SegmentWriter;
+  readonly dataDir: DataDir;
+  readonly leaderEpoch: number;
+  readonly producerExpirationMs: number;
+  readonly producersMax: number;
+  /** `log.flush: synced` */
+  readonly isSynced: boolean;
+  /** Below the disk reserve: clients' batches are refused. */
+  readonly isFull: boolean;
+  /** Set once nothing may be appended any more. */
+  readonly stopped: MillraceError | undefined;
+  /** Counts the checkpoints begun: a direct write is marked once in each. */
+  readonly checkpointNumber: number;
+  /** It has changed since its piece of the checkpoint was made. */
+  markDirty(log: PartitionLog): void;
+  fatal(error: unknown): void;
+  warn(message: string): void;
+}
+
+interface Waiter {
+  readonly offset: number;
+  readonly callback: () => void;
+}
+
+const INT32_MAX = 2_147_483_647;
+/** Producer state up to this size goes into the checkpoint, more into a file beside the segments. */
+const PRODUCERS_INLINE_BYTES_MAX = 16 * 1024;
+
+export class PartitionLog implements Member, WriteTarget {
+  readonly topicId: string;
+  readonly topic: string;
+  readonly index: number;
+  readonly key: PartitionKey;
+  readonly keyText: string;
+  readonly name: string;
+  config: LogConfig;
+  /** Somebody has opened it since the start. */
+  isOpened = false;
+  isFenced: boolean;
+  isDeleted = false;
+
+  // Of the committer, see `Member`.
+  groupNumber = -1;
+  groupBytes = 0;
+  atomicGroupNumber = -1;
+  directGroupNumber = -1;
+  // Of the segment writer, see `WriteTarget`.
+  lingerUntilMs = 0;
+  isQueued = false;
+
+  readonly #context: LogContext;
+  readonly #reader: LogReader;
+  readonly #runs: RunQueue;
+  #folder: string | undefined;
+  #makingFolder: Promise<void> | undefined;
+  #isFolderSynced = true;
+  #startOffset: number;
+  /** As far as it is durable. */
+  #durableStart: number;
+  #highWatermark: number;
+  #endOffset: number;
+  readonly #epochs: LeaderEpochs;
+  #savedEpoch: number;
+  readonly #producers: ProducerState;
+  /** Of the last checkpoint, until `prepare` has loaded it. */
+  #storedProducers: Uint8Array | undefined;
+  #storedProducersOffset: number;
+  #captured: { offset: number; bytes: Buffer } | undefined;
+  #isPrepared: boolean;
+  #preparing: Promise<void> | undefined;
+  /** Oldest first; the last one is appended to. Empty until the first append. */
+  readonly #segments: Segment[] = [];
+  readonly #unsynced = new Set<Segment>();
+  #isWriting = false;
+  #whenWritten: (() => void)[] = [];
+  /** Runs that the direct write of the group in flight brings to the segments. */
+  #directRuns: Run[] = [];
+  #isOpenPartTaken: boolean;
+  #markedCheckpoint = -1;
+  readonly #waiters = new Set<Waiter>();
+
+  constructor(context: LogContext, spec: PartitionSpec, state?: PartitionState) {
+    this.#context = context;
+    this.topicId = spec.topicId;
+    this.topic = spec.topic;
+    this.index = spec.index;
+    this.name = `${spec.topic}-${spec.index}`;
+    this.key = partitionKey(spec.topicId, spec.index);
+    this.keyText = keyText(this.key);
+    this.config = spec.config;
+    this.isFenced = state?.isFenced ?? false;
+    this.#folder = state?.folder;
+    this.#startOffset = state?.startOffset ?? 0;
+    this.#durableStart = this.#startOffset;
+    this.#epochs = new LeaderEpochs(state?.epochs);
+    this.#savedEpoch = this.#epochs.latest;
+    const { producerExpirationMs, producersMax } = context;
+    this.#producers = new ProducerState({ name: this.name, expirationMs: producerExpirationMs, producersMax });
+    this.#storedProducers = state?.producers;
+    this.#storedProducersOffset = state?.producersOffset ?? 0;
+    this.#isPrepared = state === undefined;
+    this.#isOpenPartTaken = state !== undefined;
+    this.#runs = new RunQueue(context.cache);
+    for (const segment of state?.segments ?? []) {
+      this.#segments.push(Segment.fromState(context.files, this.#path, segment));
+    }
+    for (const segment of this.#segments.slice(0, -1)) segment.isSealed = true;
+    this.#endOffset = this.#segments.at(-1)?.writtenOffset ?? this.#startOffset;
+    this.#highWatermark = this.#endOffset;
+    this.#reader = new LogReader(
+      this.#segments,
+      this.#runs,
+      (error) => this.fence(error),
+      () => this.#dropSegments(),
+    );
+  }
+
+  get startOffset(): number {
+    return Math.min(this.#startOffset, this.#highWatermark);
+  }
+  get highWatermark(): number {
+    return this.#highWatermark;
+  }
+  get lastStableOffset(): number {
+    return this.#highWatermark;
+  }
+  get endOffset(): number {
+    return this.#endOffset;
+  }
+  get leaderEpoch(): number {
+    return this.#context.leaderEpoch;
+  }
+  get sizeBytes(): number {
+    let size = 0;
+    for (const segment of this.#segments) size += segment.sizeBytes;
+    return size;
+  }
+  get producerCount(): number {
+    return this.#producers.count;
+  }
+  get unwrittenBytes(): number {
+    return this.#runs.unwrittenBytes;
+  }
+  get hasDurableUnwritten(): boolean {
+    return this.#runs.hasDurableUnwritten;
+  }
+  get segments(): readonly Segment[] {
+    return this.#segments;
+  }
+  get folder(): string | undefined {
+    return this.#folder;
+  }
+  get #path(): string {
+    assert(this.#folder !== undefined);
+    return `${this.#context.dataDir.path}/${this.#folder}`;
+  }
+  get #active(): Segment | undefined {
+    return this.#segments.at(-1);
+  }
+
+  // --- append ---
+
+  append(batch: Buffer, { origin, urgency }: AppendOptions): Appended {
+    this.#checkWritable();
+    if (batch.length > this.config.segmentBytes) {
+      throw new MillraceError(
+        'RECORD_LIST_TOO_LARGE',
+        `${this.name}: batch of ${batch.length} bytes, segment.bytes is ${this.config.segmentBytes}`,
+      );
+    }
+    if (origin === 'internal') return this.#store(batch, this.#context.committer.join(urgency), -1);
+    this.#checkClientBatch(batch);
+    const duplicate = this.#checkProducer(batch);
+    if (duplicate !== undefined) return duplicate;
+    const appendTimeMs = this.config.timestampType === 'LogAppendTime' ? this.#context.clock.now() : -1;
+    return this.#store(batch, this.#context.committer.join(urgency), appendTimeMs);
+  }
+
+  /** A part of an atomic commit: the broker's own batch, in `group`. Whoever calls has checked every part before. */
+  appendAtomic(batch: Buffer, group: Group): Appended {
+    this.atomicGroupNumber = group.number;
+    return this.#store(batch, group, -1);
+  }
+
+  /** @throws MillraceError STOPPING, KAFKA_STORAGE_ERROR, UNKNOWN_TOPIC_OR_PARTITION */
+  checkWritable(): void {
+    this.#checkWritable();
+  }
+
+  #checkWritable(): void {
+    const { stopped } = this.#context;
+    if (stopped !== undefined) throw stopped;
+    this.#checkUsable();
+    assert(this.#isPrepared, `${this.name}: append before prepare`);
+  }
+
+  #checkUsable(): void {
+    if (this.isDeleted) throw new MillraceError('UNKNOWN_TOPIC_OR_PARTITION', `${this.name} is deleted`);
+    if (this.isFenced)
+      throw new MillraceError('KAFKA_STORAGE_ERROR', `${this.name} is damaged; the broker's log says how`);
+  }
+
+  #checkClientBatch(batch: Buffer): void {
+    if (this.#context.isFull) {
+      throw new MillraceError('KAFKA_STORAGE_ERROR', 'free disk space is below log.disk.reserve.bytes');
+    }
+    const { maxMessageBytes, timestampType, timestampBeforeMaxMs, timestampAfterMaxMs } = this.config;
+    if (batch.length > maxMessageBytes) {
+      throw new MillraceError(
+        'MESSAGE_TOO_LARGE',
+        `${this.name}: batch of ${batch.length} bytes, max.message.bytes is ${maxMessageBytes}`,
+      );
+    }
+    if (timestampType !== 'CreateTime') return;
+    const now = this.#context.clock.now();
+    const newest = batchMaxTimestamp(batch, 0);
+    const oldest = batchBaseTimestamp(batch, 0);
+    if (newest > now + timestampAfterMaxMs || (oldest >= 0 && oldest < now - timestampBeforeMaxMs)) {
+      throw new MillraceError(
+        'INVALID_TIMESTAMP',
+        `${this.name}: timestamps ${oldest} to ${newest}, allowed from ${now - timestampBeforeMaxMs} to ${now + timestampAfterMaxMs}`,
+      );
+    }
+  }
+
+  #checkProducer(batch: Buffer): Appended | undefined {
+    const producerId = batchProducerId(batch, 0);
+    if (producerId < 0) return undefined;
+    const verdict = this.#producers.check(
+      producerId,
+      batchProducerEpoch(batch, 0),
+      batchBaseSequence(batch, 0),
+      batchRecordCount(batch, 0),
+    );
+    if (verdict === 'append') return undefined;
+    const { baseOffset, lastOffset, timestamp } = verdict.duplicateOf;
+    return {
+      baseOffset,
+      lastOffset,
+      appendTimeMs: this.config.timestampType === 'LogAppendTime' ? timestamp : -1,
+      // An answer must not come before the original is durable.
+      position: this.#runs.groupOf(lastOffset),
+      isDuplicate: true,
+    };
+  }
+
+  #store(batch: Buffer, group: Group, appendTimeMs: number): Appended {
+    const { cache, committer, writer, leaderEpoch, clock } = this.#context;
+    const sizeBytes = batch.length;
+    const baseOffset = this.#endOffset;
+    const nextOffset = baseOffset + batchLastOffsetDelta(batch, 0) + 1;
+    const maxTimestamp = appendTimeMs >= 0 ? appendTimeMs : batchMaxTimestamp(batch, 0);
+    const segment = this.#segmentFor(sizeBytes, nextOffset - 1, maxTimestamp);
+    const slab = cache.slabFor(sizeBytes);
+    const { buffer } = slab;
+    const position = slab.usedBytes;
+    // Copy: the one that every payload gets.
+    batch.copy(buffer, position);
+    slab.usedBytes = position + sizeBytes;
+    stampBatch(buffer, position, baseOffset, leaderEpoch);
+    if (appendTimeMs >= 0) stampAppendTime(buffer, position, appendTimeMs);
+
+    const startsSegment = segment.sizeBytes === 0;
+    let run = this.#runs.newest;
+    const isMerged =
+      run !== undefined &&
+      !startsSegment &&
+      run.group === group.number &&
+      run.slab === slab &&
+      run.position + run.sizeBytes === position &&
+      run.sizeBytes + sizeBytes <= RUN_BYTES_MAX;
+    if (run === undefined || !isMerged) {
+      run = new Run(this, slab, position, baseOffset, group.number, startsSegment);
+      this.#runs.add(run);
+      group.runs.push(run);
+    }
+    run.sizeBytes += sizeBytes;
+    run.nextOffset = nextOffset;
+    run.batchCount++;
+    run.digest = runDigest(run.digest, batchCrc(buffer, position));
+    if (maxTimestamp > run.maxTimestamp) run.maxTimestamp = maxTimestamp;
+    segment.appended(sizeBytes, nextOffset, maxTimestamp);
+    this.#endOffset = nextOffset;
+    this.#runs.unwrittenBytes += sizeBytes;
+    writer.appended(sizeBytes);
+    committer.count(group, this, sizeBytes);
+    this.#epochs.assign(leaderEpoch, baseOffset);
+    this.#producers.apply(buffer, position, clock.now());
+    this.#context.markDirty(this);
+    return { baseOffset, lastOffset: nextOffset - 1, appendTimeMs, position: group.number, isDuplicate: false };
+  }
+
+  /** The segment for a batch; rolls as Kafka does: by size, by age, at a full index, at 2³¹−1 relative offset. */
+  #segmentFor(sizeBytes: number, lastOffset: number, maxTimestamp: number): Segment {
+    const active = this.#active;
+    if (active === undefined) return this.#addSegment();
+    if (active.sizeBytes === 0) return active;
+    const { segmentBytes, segmentMs, segmentIndexBytes } = this.config;
+    const isOld =
+      active.firstTimestamp >= 0 && maxTimestamp >= 0
+        ? maxTimestamp - active.firstTimestamp > segmentMs
+        : this.#context.clock.now() - active.createdMs > segmentMs;
+    const isFull =
+      active.sizeBytes + sizeBytes > segmentBytes ||
+      // The time index has the larger entries, and keeps one for the roll.
+      active.entryCount >= Math.floor(segmentIndexBytes / 12) - 1 ||
+      lastOffset - active.baseOffset > INT32_MAX;
+    return isOld || isFull ? this.#addSegment() : active;
+  }
+
+  #addSegment(): Segment {
+    const { files, clock, writer } = this.#context;
+    const before = this.#active;
+    // The folder gets its name when it is made, by the first write.
+    const segment = Segment.create(files, this.#folder === undefined ? '' : this.#path, this.#endOffset, clock.now());
+    segment.indexIntervalBytes = this.config.indexIntervalBytes;
+    this.#segments.push(segment);
+    if (before !== undefined && this.#producers.count > 0) {
+      const bytes = this.#producers.encode();
+      writer.background(() => this.#saveProducers(segment.baseOffset, bytes));
+    }
+    if (before !== undefined && before.writtenBytes === before.sizeBytes) writer.background(() => before.seal());
+    return segment;
+  }
+
+  // --- to the segments ---
+
+  takeOpenPart(): OtherPart | undefined {
+    if (this.#isOpenPartTaken) return undefined;
+    this.#isOpenPartTaken = true;
+    return { kind: 'open', key: this.key, topic: this.topic };
+  }
+
+  takeDirectMark(): OtherPart | undefined {
+    if (this.#markedCheckpoint === this.#context.checkpointNumber) return undefined;
+    this.#markedCheckpoint = this.#context.checkpointNumber;
+    return this.mark();
+  }
+
+  mark(): OtherPart {
+    const segment = this.#segments.findLast((candidate) => candidate.syncedBytes > 0);
+    return {
+      kind: 'mark',
+      key: this.key,
+      segmentBase: segment?.baseOffset ?? 0,
+      syncedBytes: segment?.syncedBytes ?? 0,
+    };
+  }
+
+  forgetOldestRun(run: Run): void {
+    this.#runs.forget(run);
+  }
+
+  writeDirect(groupNumber: number, isSynced: boolean): Promise<void> | undefined {
+    if (!isSynced && !this.#isWriting && this.#writeNow(groupNumber)) return undefined;
+    return this.#writeDirectly(groupNumber, isSynced);
+  }
+
+  /** Writes a small share on the calling thread, if its segment is open. */
+  #writeNow(groupNumber: number): boolean {
+    const segment = this.#active;
+    const file = segment?.file.writable;
+    if (segment === undefined || file === undefined) return false;
+    if (this.#runs.unwrittenBytes > WRITE_NOW_BYTES_MAX) return false;
+    const runs = this.#runs.unwritten(groupNumber);
+    if (runs[0].baseOffset < segment.baseOffset) return false;
+    writeAllNow(file, piecesOf(runs), segment.writtenBytes);
+    this.#wasWritten(segment);
+    this.#isWriting = true;
+    this.#directRuns = runs;
+    return true;
+  }
+
+  async #writeDirectly(groupNumber: number, isSynced: boolean): Promise<void> {
+    while (this.#isWriting) await this.#writeEnd();
+    this.#isWriting = true;
+    const runs = this.#runs.unwritten(groupNumber);
+    this.#directRuns = runs;
+    await this.#write(runs);
+    if (isSynced) await this.sync();
+  }
+
+  /** Journaled and durable bytes reach their segment. */
+  async writeBehind(): Promise<void> {
+    if (this.#isWriting) return this.#writeEnd();
+    const runs = this.#runs.unwritten();
+    if (runs.length === 0 || this.isDeleted) return;
+    this.#isWriting = true;
+    await this.#write(runs);
+    this.#written(runs);
+  }
+
+  #writeEnd(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#whenWritten.push(resolve);
+    });
+  }
+
+  /** Writes the runs at the ends of their segments. They count as written only after `#written`. */
+  async #write(runs: readonly Run[]): Promise<void> {
+    await this.#makeFolder();
+    for (let index = 0; index < runs.length; ) {
+      const segment = this.#segmentOf(runs[index].baseOffset);
+      const from = index;
+      while (index < runs.length && runs[index].baseOffset < segment.endOffset) index++;
+      const file = await segment.file.use('write');
+      try {
+        await writeAll(file, piecesOf(runs.slice(from, index)), segment.writtenBytes);
+      } finally {
+        segment.file.done();
+      }
+      this.#wasWritten(segment);
+    }
+  }
+
+  #wasWritten(segment: Segment): void {
+    segment.isFileMade = true;
+    segment.file.isDirty = true;
+    this.#unsynced.add(segment);
+  }
+
+  /** Counts runs that are durable and in their segments. */
+  #written(runs: readonly Run[]): void {
+    const { writer } = this.#context;
+    for (const run of runs) {
+      const segment = this.#segmentOf(run.baseOffset);
+      segment.written(run.slab.buffer, run.position, run.sizeBytes);
+      this.#runs.written(run);
+      writer.written(run.sizeBytes);
+      if (segment !== this.#active && segment.writtenBytes === segment.sizeBytes) {
+        writer.background(() => segment.seal());
+      }
+    }
+    this.#isWriting = false;
+    const waiting = this.#whenWritten;
+    if (waiting.length > 0) {
+      this.#whenWritten = [];
+      for (const resolve of waiting) resolve();
+    }
+    this.#dropSegments();
+  }
+
+  #segmentOf(offset: number): Segment {
+    const segment = this.#segments.findLast((candidate) => candidate.baseOffset <= offset);
+    assert(segment !== undefined);
+    return segment;
+  }
+
+  settle(groupNumber: number, isDirect: boolean): void {
+    const end = this.#runs.settle(groupNumber);
+    if (end >= 0) {
+      assert(end > this.#highWatermark);
+      this.#highWatermark = end;
+    }
+    if (isDirect) {
+      const runs = this.#directRuns;
+      this.#directRuns = [];
+      this.#written(runs);
+      if (!this.#context.isSynced) return;
+      // One write at a time: what was synced is all that is written.
+      for (const run of runs) this.#segmentOf(run.baseOffset).noteSynced();
+    } else this.#context.writer.durable(this);
+  }
+
+  wake(): void {
+    if (this.#waiters.size === 0) return;
+    const isOver = this.isDeleted || this.isFenced;
+    for (const waiter of this.#waiters) {
+      if (!isOver && waiter.offset >= this.#highWatermark) continue;
+      this.#waiters.delete(waiter);
+      waiter.callback();
+    }
+  }
+
+  #makeFolder(): Promise<void> | undefined {
+    if (this.#folder !== undefined) return undefined;
+    this.#makingFolder ??= this.#createFolder();
+    return this.#makingFolder;
+  }
+
+  async #createFolder(): Promise<void> {
+    const { dataDir } = this.#context;
+    this.#isFolderSynced = false;
+    this.#folder = await dataDir.createPartition(this.topic, { topicId: this.topicId, index: this.index });
+    for (const segment of this.#segments) segment.moveTo(this.#path);
+  }
+
+  /** Syncs what was written to segments so far, and the directory entries that lead to it. */
+  async sync(): Promise<void> {
+    const { dataDir, files } = this.#context;
+    const tasks: Promise<void>[] = [];
+    for (const segment of this.#unsynced) tasks.push(this.#syncSegment(segment));
+    const fresh = this.#segments.filter((segment) => segment.isFileMade && !segment.isEntrySynced);
+    if (fresh.length > 0) {
+      tasks.push(
+        files.disk.syncDirectory(this.#path).then(() => {
+          for (const segment of fresh) segment.isEntrySynced = true;
+        }),
+      );
+    }
+    if (!this.#isFolderSynced) {
+      tasks.push(
+        dataDir.sync().then(() => {
+          this.#isFolderSynced = true;
+        }),
+      );
+    }
+    await Promise.all(tasks);
+  }
+
+  async #syncSegment(segment: Segment): Promise<void> {
+    this.#unsynced.delete(segment);
+    const { writtenBytes } = segment;
+    const file = await segment.file.use('write');
+    try {
+      await file.sync();
+    } finally {
+      segment.file.done();
+    }
+    segment.syncedBytes = Math.max(segment.syncedBytes, writtenBytes);
+    if (!this.#unsynced.has(segment)) segment.file.isDirty = false;
+  }
+
+  // --- read ---
+
+  read(offset: number, maxBytes: number, options: ReadOptions): LogSlice | Promise<LogSlice> {
+    this.#checkUsable();
+    const { startOffset } = this;
+    if (offset < startOffset || offset > this.#highWatermark) {
+      throw new MillraceError(
+        'OFFSET_OUT_OF_RANGE',
+        `${this.name}: offset ${offset}, have ${startOffset} to ${this.#highWatermark}`,
+      );
+    }
+    const limitOffset = Math.min(options.limitOffset ?? this.#highWatermark, this.#highWatermark);
+    if (offset >= limitOffset) return emptySlice();
+    return this.#reader.read(offset, limitOffset, maxBytes, options.wholeFirst);
+  }
+
+  async offsetForTime(timestamp: number): Promise<OffsetAndTime | undefined> {
+    this.#checkUsable();
+    return this.#withEpoch(await this.#reader.findTime(timestamp, this.startOffset, this.#highWatermark));
+  }
+
+  async offsetOfMaxTime(): Promise<OffsetAndTime | undefined> {
+    this.#checkUsable();
+    return this.#withEpoch(await this.#reader.findMaxTime(this.startOffset, this.#highWatermark));
+  }
+
+  #withEpoch(place: RecordPlace | undefined): OffsetAndTime | undefined {
+    return place && { ...place, leaderEpoch: this.epochForOffset(place.offset) };
+  }
+
+  endOffsetForEpoch(leaderEpoch: number): { leaderEpoch: number; endOffset: number } {
+    if (leaderEpoch === this.leaderEpoch) return { leaderEpoch, endOffset: this.#endOffset };
+    if (leaderEpoch > this.#epochs.latest && leaderEpoch < this.leaderEpoch && this.#epochs.latest >= 0) {
+      return { leaderEpoch: this.#epochs.latest, endOffset: this.#endOffset };
+    }
+    return this.#epochs.endOffsetFor(leaderEpoch, this.#endOffset);
+  }
+
+  epochForOffset(offset: number): number {
+    const epoch = this.#epochs.epochFor(offset);
+    return epoch < 0 ? this.leaderEpoch : epoch;
+  }
+
+  whenAbove(offset: number, callback: () => void): () => void {
+    const waiter: Waiter = { offset, callback };
+    this.#waiters.add(waiter);
+    if (this.#highWatermark > offset || this.isDeleted || this.isFenced) this.wake();
+    return () => {
+      this.#waiters.delete(waiter);
+    };
+  }
+
+  /** A read has failed or the log does not hold what it must: nothing more is served or taken. */
+  fence(error: unknown): void {
+    if (this.isFenced) return;
+    this.isFenced = true;
+    this.#context.markDirty(this);
+    this.#context.warn(`${this.name} is fenced: ${error instanceof Error ? error.message : String(error)}`);
+    this.wake();
+  }
+
+  // --- start, retention, end ---
+
+  /** Moves the start up; visible at once. The part must be in a group; `startDurable` follows. */
+  moveStart(offset: number): void {
+    assert(offset <= this.#endOffset, `${this.name}: start ${offset} is above the end ${this.#endOffset}`);
+    if (offset <= this.#startOffset) return;
+    this.#startOffset = offset;
+    this.#context.markDirty(this);
+  }
+
+  startDurable(offset: number): void {
+    if (offset > this.#durableStart) this.#durableStart = offset;
+    this.#epochs.truncateFromStart(this.#durableStart);
+    this.#dropSegments();
+  }
+
+  /** The start that retention wants now; rolls if the active segment is to go. */
+  retentionStart(nowMs: number): number {
+    const { retentionMs, retentionBytes } = this.config;
+    let start = this.#startOffset;
+    let sizeBytes = 0;
+    for (const segment of this.#segments) if (segment.endOffset > start) sizeBytes += segment.sizeBytes;
+    for (const segment of this.#segments) {
+      if (segment.endOffset <= start || segment.sizeBytes === 0) continue;
+      // Nothing above the high watermark goes.
+      if (segment.endOffset > this.#highWatermark) break;
+      const ageFrom = segment.largestTimestamp >= 0 ? segment.largestTimestamp : segment.createdMs;
+      const isOld = retentionMs >= 0 && nowMs - ageFrom > retentionMs;
+      const isBeyond = retentionBytes >= 0 && sizeBytes - segment.sizeBytes >= retentionBytes;
+      // By size, the active segment stays.
+      if (!isOld && !(isBeyond && segment !== this.#active)) break;
+      // Its largest timestamp counts what is in the file only.
+      if (segment.writtenBytes !== segment.sizeBytes) break;
+      sizeBytes -= segment.sizeBytes;
+      start = segment.endOffset;
+    }
+    const active = this.#active;
+    if (active !== undefined && active.sizeBytes > 0 && start >= active.endOffset && this.#isPrepared)
+      this.#addSegment();
+    return start;
+  }
+
+  expireProducers(nowMs: number): void {
+    this.#producers.expire(nowMs);
+  }
+
+  /** Removes the files of segments that end at or below the durable start, once nobody reads or writes them. */
+  #dropSegments(): void {
+    while (this.#segments.length > 1) {
+      const [segment, next] = this.#segments;
+      if (next.baseOffset > this.#durableStart) return;
+      if (
+        segment.writtenBytes !== segment.sizeBytes ||
+        this.#isWriting ||
+        this.#runs.firstUnwrittenOffset < next.baseOffset
+      )
+        return;
+      segment.isDropped = true;
+      if (segment.readers > 0) return;
+      this.#segments.shift();
+      this.#unsynced.delete(segment);
+      this.#context.markDirty(this);
+      const { writer, clock } = this.#context;
+      const delayMs = this.config.fileDeleteDelayMs;
+      writer.background(async () => {
+        await segment.retire();
+        if (delayMs === 0) await segment.removeRetired();
+        else clock.after(delayMs, () => writer.background(() => segment.removeRetired()));
+      });
+    }
+  }
+
+  /** The end of the partition is decided: nobody uses it any more. Files go with `remove`. */
+  delete(): void {
+    this.isDeleted = true;
+    this.wake();
+  }
+
+  /** The deletion is durable: the files go when the last write and read have ended. */
+  async remove(): Promise<void> {
+    while (this.#isWriting) await this.#writeEnd();
+    const runs = this.#runs.unwritten();
+    for (const run of runs) {
+      this.#runs.written(run);
+      this.#context.writer.written(run.sizeBytes);
+    }
+    await this.#makingFolder;
+    const { dataDir, clock, writer } = this.#context;
+    for (const segment of this.#segments) await segment.close();
+    if (this.#folder === undefined) return;
+    const retired = await dataDir.retire(this.#folder);
+    const delayMs = this.config.fileDeleteDelayMs;
+    if (delayMs === 0) await dataDir.remove(retired);
+    else clock.after(delayMs, () => writer.background(() => dataDir.remove(retired)));
+  }
+
+  // --- checkpoint ---
+
+  /** Keeps the producer state as it is now for the piece that is made when everything appended so far is in segments. */
+  captureProducers(): void {
+    if (!this.#isPrepared) return;
+    this.#captured = { offset: this.#endOffset, bytes: this.#producers.encode() };
+  }
+
+  /** Brings what is durable to the segments, syncs it and answers its piece of the checkpoint; undefined if there is none. */
+  async checkpoint(saveAll: boolean): Promise<PartitionState | undefined> {
+    const durableOffset = this.#highWatermark;
+    while (this.#runs.firstUnwrittenOffset < durableOffset && !this.isDeleted) await this.writeBehind();
+    if (this.#folder === undefined || this.isDeleted) return undefined;
+    // What is counted as written now is what will have been synced.
+    const segments: SegmentState[] = [];
+    for (const segment of this.#segments) {
+      segments.push(segment.state());
+      if (segment.writtenBytes !== segment.sizeBytes) break;
+    }
+    const startOffset = this.#durableStart;
+    const endOffset = segments.at(-1)?.writtenOffset ?? startOffset;
+    await this.#keepProducers(endOffset);
+    await this.sync();
+    for (const segment of this.#segments.slice()) {
+      if (segment.isSealed || segment.isDropped) continue;
+      await segment.saveIndexes(saveAll);
+    }
+    const epochs = this.#epochs.entries.filter((entry) => entry.startOffset < endOffset);
+    await this.#saveEpochs();
+    return {
+      topicId: this.topicId,
+      index: this.index,
+      topic: this.topic,
+      folder: this.#folder,
+      startOffset,
+      isFenced: this.isFenced,
+      epochs,
+      producers: this.#storedProducers,
+      producersOffset: this.#storedProducersOffset,
+      segments,
+    };
+  }
+
+  /** The captured producer state becomes the one of the checkpoint if the log is synced that far. */
+  async #keepProducers(endOffset: number): Promise<void> {
+    const captured = this.#captured;
+    this.#captured = undefined;
+    if (captured === undefined || captured.offset > endOffset) return;
+    const isInline = captured.bytes.length <= PRODUCERS_INLINE_BYTES_MAX;
+    if (!isInline) await this.#saveProducers(captured.offset, captured.bytes);
+    this.#storedProducers = isInline ? captured.bytes : undefined;
+    this.#storedProducersOffset = captured.offset;
+  }
+
+  async #saveProducers(offset: number, bytes: Buffer): Promise<void> {
+    await this.#makeFolder();
+    await writeSnapshot(this.#context.files.disk, `${this.#path}/${offsetFileName(offset)}.snapshot`, bytes);
+  }
+
+  /** For Kafka's tools; what is read back is the checkpoint's copy. Not synced. */
+  async #saveEpochs(): Promise<void> {
+    if (this.#epochs.latest === this.#savedEpoch) return;
+    this.#savedEpoch = this.#epochs.latest;
+    const file = await this.#context.files.disk.open(`${this.#path}/${LEADER_EPOCH_FILE}`, 'write');
+    try {
+      await file.truncate(0);
+      await writeAll(file, [this.#epochs.encode()], 0);
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** At the end: the producer state goes into a file, as Kafka has it. */
+  async saveProducersAtEnd(): Promise<void> {
+    if (!this.#isPrepared || this.#folder === undefined || this.isDeleted || this.#producers.count === 0) return;
+    await this.#saveProducers(this.#endOffset, this.#producers.encode());
+  }
+
+  async close(): Promise<void> {
+    for (const segment of this.#segments) await segment.close();
+  }
+
+  // --- first use after a start ---
+
+  prepare(): Promise<void> | undefined {
+    if (this.#isPrepared || this.isFenced || this.isDeleted) return undefined;
+    this.#preparing ??= this.#prepare().finally(() => {
+      this.#preparing = undefined;
+    });
+    return this.#preparing;
+  }
+
+  async #prepare(): Promise<void> {
+    try {
+      await this.#tidyFolder();
+      await this.#checkActive();
+      await this.#loadProducers();
+      this.#isPrepared = true;
+    } catch (error) {
+      this.fence(error);
+    }
+  }
+
+  /** Removes what the checkpoint does not know: files that retention was about to remove, or that an unfinished write has made. */
+  async #tidyFolder(): Promise<void> {
+    const { disk } = this.#context.files;
+    const kept = new Set<string>([`${offsetFileName(this.#storedProducersOffset)}.snapshot`]);
+    for (const segment of this.#segments) {
+      for (const ending of SEGMENT_ENDINGS) kept.add(offsetFileName(segment.baseOffset) + ending);
+    }
+    for (const name of await disk.list(this.#path)) {
+      const isOurs = /^[0-9]{20}\.|\.tmp$/.test(name);
+      if (isOurs && !kept.has(name)) await disk.remove(`${this.#path}/${name}`);
+    }
+  }
+
+  /** What lies beyond the known end was never acknowledged: it goes, durably, before anything is written there. */
+  async #checkActive(): Promise<void> {
+    const active = this.#active;
+    if (active === undefined) return;
+    active.indexIntervalBytes = this.config.indexIntervalBytes;
+    const file = await active.file.use('write');
+    try {
+      const size = await file.size();
+      if (size < active.writtenBytes) {
+        throw new Error(`${file.path} has ${size} bytes, ${active.writtenBytes} were synced`);
+      }
+      if (size > active.writtenBytes) {
+        await file.truncate(active.writtenBytes);
+        await file.sync();
+      }
+    } finally {
+      active.file.done();
+    }
+    await active.loadIndexes();
+  }
+
+  async #loadProducers(): Promise<void> {
+    const now = this.#context.clock.now();
+    const offset = this.#storedProducersOffset;
+    let from = this.#segments[0]?.baseOffset ?? this.#endOffset;
+    const bytes =
+      this.#storedProducers ??
+      (await readSnapshot(this.#context.files.disk, `${this.#path}/${offsetFileName(offset)}.snapshot`));
+    if (bytes !== undefined) {
+      try {
+        this.#producers.load(bytes, now);
+        from = Math.max(from, offset);
+      } catch (error) {
+        this.#context.warn(`${this.name}: producer state is built again from the log: ${String(error)}`);
+      }
+    }
+    for (const segment of this.#segments) {
+      if (segment.writtenOffset <= from) continue;
+      await walkHeaders(segment, from, (header, position) => this.#producers.apply(header, position, now));
+    }
+  }
+}
+
+/** The bytes of runs in order, neighbours in a slab as one piece. */
+function piecesOf(runs: readonly Run[]): Buffer[] {
+  const pieces: Buffer[] = [];
+  for (let index = 0; index < runs.length; ) {
+    const { slab, position } = runs[index];
+    let end = position;
+    for (; index < runs.length && runs[index].slab === slab && runs[index].position === end; index++) {
+      end += runs[index].sizeBytes;
+    }
+    pieces.push(slab.buffer.subarray(position, end));
+  }
+  return pieces;
+}

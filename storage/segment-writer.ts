@@ -1,0 +1,163 @@
+/**
+ * Brings journaled bytes to their segments: in one write of a partition's share once that is large, after a while at
+ * the latest, or when unwritten bytes near their limit (largest first). A few writes are under way at a time.
+ *
+ * Always true: only durable bytes are written; a partition has one write at a time.
+ */
+import type { Clock, Timer } from './clock.ts';
+
+/** What the writer needs of a partition. */
+export interface WriteTarget {
+  /** Bytes that are not in a segment. */
+  readonly unwrittenBytes: number;
+  readonly hasDurableUnwritten: boolean;
+  /** Writes what is durable now. Resolves at once if a write is under way. */
+  writeBehind(): Promise<void>;
+  /** Clock time (monotonic ms) at which it is due; of this writer. */
+  lingerUntilMs: number;
+  isQueued: boolean;
+}
+
+export interface SegmentWriterOptions {
+  clock: Clock;
+  /** `journal.segment.bytes` */
+  segmentBytesMin: number;
+  /** `journal.segment.linger.ms` */
+  lingerMs: number;
+  /** `log.unwritten.bytes.max` */
+  unwrittenBytesMax: number;
+  onFatal: (error: unknown) => void;
+  /** There is room again. */
+  onRoom: () => void;
+}
+
+const WRITES_MAX = 4;
+
+export class SegmentWriter {
+  readonly #options: SegmentWriterOptions;
+  /** Partitions with bytes that are waited for to become more, by due time. */
+  readonly #lingering = new Set<WriteTarget>();
+  readonly #queue: WriteTarget[] = [];
+  #writes = 0;
+  #timer: Timer | undefined;
+  #unwrittenBytes = 0;
+  #isStopped = false;
+  #tasks = 0;
+  #whenIdle: (() => void)[] = [];
+  writeCount = 0;
+  /** Bytes brought to segments since the start, directly or behind the journal. */
+  writtenBytes = 0;
+
+  constructor(options: SegmentWriterOptions) {
+    this.#options = options;
+  }
+
+  /** Appended bytes that are not in a segment. */
+  get unwrittenBytes(): number {
+    return this.#unwrittenBytes;
+  }
+  get hasRoom(): boolean {
+    return this.#unwrittenBytes < this.#options.unwrittenBytesMax;
+  }
+
+  appended(sizeBytes: number): void {
+    this.#unwrittenBytes += sizeBytes;
+  }
+  written(sizeBytes: number): void {
+    const hadRoom = this.hasRoom;
+    this.#unwrittenBytes -= sizeBytes;
+    this.writtenBytes += sizeBytes;
+    if (!hadRoom && this.hasRoom) this.#options.onRoom();
+  }
+
+  /** The partition has durable bytes that are not in its segment. */
+  durable(target: WriteTarget): void {
+    const { segmentBytesMin, lingerMs, clock, unwrittenBytesMax } = this.#options;
+    if (!target.hasDurableUnwritten || target.isQueued) return;
+    if (target.unwrittenBytes >= segmentBytesMin) this.#enqueue(target);
+    else if (!this.#lingering.has(target)) {
+      target.lingerUntilMs = clock.monotonic() + lingerMs;
+      this.#lingering.add(target);
+      this.#timer ??= clock.after(lingerMs, this.#onTimer);
+    }
+    if (this.#unwrittenBytes > unwrittenBytesMax / 2) this.#writeLargest();
+  }
+
+  /** Writes the partition's durable bytes soon, however few. */
+  hurry(target: WriteTarget): void {
+    if (target.hasDurableUnwritten && !target.isQueued) this.#enqueue(target);
+  }
+
+  /** Runs a task that no group waits for: sealing, snapshots, removals. `idle` waits for them. */
+  background(task: () => Promise<void>): void {
+    this.#tasks++;
+    task().then(() => {
+      this.#tasks--;
+      if (this.#tasks > 0) return;
+      const waiting = this.#whenIdle;
+      this.#whenIdle = [];
+      for (const resolve of waiting) resolve();
+    }, this.#options.onFatal);
+  }
+
+  /** Resolves when no background task is under way. */
+  async idle(): Promise<void> {
+    if (this.#tasks === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#whenIdle.push(resolve);
+    });
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#timer?.cancel();
+  }
+
+  readonly #onTimer = (): void => {
+    this.#timer = undefined;
+    const now = this.#options.clock.monotonic();
+    for (const target of this.#lingering) {
+      if (target.lingerUntilMs > now) {
+        this.#timer = this.#options.clock.after(target.lingerUntilMs - now, this.#onTimer);
+        return;
+      }
+      this.#enqueue(target);
+    }
+  };
+
+  /** Queues the largest until what is left is half of the limit. */
+  #writeLargest(): void {
+    let excess = this.#unwrittenBytes - this.#options.unwrittenBytesMax / 2;
+    for (const target of this.#queue) excess -= target.unwrittenBytes;
+    if (excess <= 0 || this.#lingering.size === 0) return;
+    const largest = [...this.#lingering].sort((a, b) => b.unwrittenBytes - a.unwrittenBytes);
+    for (const target of largest) {
+      if (excess <= 0) return;
+      excess -= target.unwrittenBytes;
+      this.#enqueue(target);
+    }
+  }
+
+  #enqueue(target: WriteTarget): void {
+    this.#lingering.delete(target);
+    target.isQueued = true;
+    this.#queue.push(target);
+    this.#next();
+  }
+
+  #next(): void {
+    while (this.#writes < WRITES_MAX && this.#queue.length > 0 && !this.#isStopped) {
+      const target = this.#queue.shift();
+      if (target === undefined) return;
+      target.isQueued = false;
+      this.#writes++;
+      this.writeCount++;
+      target.writeBehind().then(() => {
+        this.#writes--;
+        // What became durable meanwhile waits for its turn again.
+        this.durable(target);
+        this.#next();
+      }, this.#options.onFatal);
+    }
+  }
+}
