@@ -45,6 +45,16 @@ export const systemClock: Clock = {
   },
 };
 
+/** As `systemClock`, for programs that end when nothing is left to do: a timer of theirs keeps the process alive. */
+export const foregroundClock: Clock = {
+  ...systemClock,
+  after(delayMs, callback) {
+    if (delayMs === Number.POSITIVE_INFINITY) return noTimer;
+    const handle = setTimeout(callback, Math.min(Math.max(0, delayMs), 2_147_483_647));
+    return { cancel: () => clearTimeout(handle) };
+  },
+};
+
 /** The machine's own randomness. */
 export const systemRandom: Random = {
   fill: (target) => randomFillSync(target),

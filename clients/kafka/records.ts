@@ -274,31 +274,3 @@ export function byTopic<T extends TopicPartition, Entry>(
   }
   return [...topics].map(([name, partitions]) => ({ name, partitions }));
 }
-
-/**
- * The partition that Kafka's own producers choose for a key: murmur2, so that all clients put a key in one place
- * (a keyed record of `org.apache.kafka.clients.producer` goes to `murmur2(key) & 0x7fffffff` modulo the count).
- */
-export function partitionForKey(key: Uint8Array, partitionCount: number): number {
-  return (murmur2(key) & 0x7fff_ffff) % partitionCount;
-}
-
-/** MurmurHash2, 32 bits, seed 0x9747b28c. */
-export function murmur2(bytes: Uint8Array): number {
-  const m = 0x5bd1_e995;
-  let hash = 0x9747_b28c ^ bytes.length;
-  const whole = bytes.length & ~3;
-  for (let at = 0; at < whole; at += 4) {
-    let k = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24);
-    k = Math.imul(k, m);
-    k ^= k >>> 24;
-    hash = Math.imul(hash, m) ^ Math.imul(k, m);
-  }
-  const rest = bytes.length - whole;
-  if (rest >= 3) hash ^= bytes[whole + 2] << 16;
-  if (rest >= 2) hash ^= bytes[whole + 1] << 8;
-  if (rest >= 1) hash = Math.imul(hash ^ bytes[whole], m);
-  hash ^= hash >>> 13;
-  hash = Math.imul(hash, m);
-  return hash ^ (hash >>> 15);
-}

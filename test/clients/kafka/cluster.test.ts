@@ -1,7 +1,7 @@
 import test from 'ava';
 import { KafkaCluster, parseAddresses } from '../../../clients/kafka/cluster.ts';
 import { ConnectionError } from '../../../clients/kafka/errors.ts';
-import { fetchRecords, listOffsets, murmur2, partitionForKey, produce } from '../../../clients/kafka/records.ts';
+import { fetchRecords, listOffsets, produce } from '../../../clients/kafka/records.ts';
 import type { ProduceRequest } from '../../../protocol/kafka/messages.ts';
 import { buildBatch, stampBatch } from '../../../protocol/record-batch.ts';
 import { systemClock } from '../../../storage/clock.ts';
@@ -156,22 +156,6 @@ test('offsets of several partitions are asked from their leaders', async (t) => 
   );
   client.close();
   await Promise.all([first.close(), second.close()]);
-});
-
-test('keys go to the partitions that Kafka chooses', (t) => {
-  // Values of org.apache.kafka.common.utils.Utils.murmur2.
-  const known: [string, number][] = [
-    ['21', -973932308],
-    ['foobar', -790332482],
-    ['a-little-bit-long-string', -985981536],
-    ['a-little-bit-longer-string', -1486304829],
-    ['lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8', -58897971],
-    ['abc', 479470107],
-  ];
-  for (const [key, hash] of known) {
-    t.is(murmur2(Buffer.from(key)), hash, key);
-    t.is(partitionForKey(Buffer.from(key), 6), (hash & 0x7fffffff) % 6);
-  }
 });
 
 test('addresses are read with and without ports and brackets', (t) => {
