@@ -10,6 +10,8 @@ import { SimRandom } from './sim-random.ts';
 export interface TopicsBroker extends Broker {
   readonly clock: ManualClock;
   readonly engine: MemoryEngine;
+  /** Topics that the groups were told are gone. */
+  readonly forgotten: readonly string[];
 }
 
 export interface TopicsBrokerOptions {
@@ -26,7 +28,10 @@ export async function openTopicsBroker(init: TopicsBrokerOptions = {}): Promise<
   const topics = new TopicRegistry({ engine, clock, random, options });
   await topics.load();
   await engine.discardUnopened();
+  const forgotten: string[] = [];
   const parts = {
+    forgotten,
+    groups: { topicDeleted: ({ name }: { name: string }) => forgotten.push(name) },
     clock,
     random,
     options,
@@ -40,6 +45,6 @@ export async function openTopicsBroker(init: TopicsBrokerOptions = {}): Promise<
       port: localPort,
     }),
   };
-  // Groups and producer ids are missing: handlers that need them are tested with brokers of their own.
+  // Groups and producer ids are missing: handlers that need more of them are tested with brokers of their own.
   return parts as unknown as TopicsBroker;
 }
