@@ -102,6 +102,8 @@ function checkedStart(partition: Partition, offset: number): number {
 
 type OffsetForLeaderEpochCall = Call<OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponseInit>;
 
+const NO_EPOCH = { leaderEpoch: -1, endOffset: -1 };
+
 /** Where an epoch ends, so that a consumer notices a log that was cut below it (KIP-320). */
 export function offsetForLeaderEpoch(broker: Broker, call: OffsetForLeaderEpochCall): void {
   const topics = call.request.topics.map(({ topic: name, partitions }) => ({
@@ -112,7 +114,7 @@ export function offsetForLeaderEpoch(broker: Broker, call: OffsetForLeaderEpochC
         const partition = broker.topics.partition(name, index);
         if (!partition) throw new MillraceError('UNKNOWN_TOPIC_OR_PARTITION');
         checkLeaderEpoch(partition, currentLeaderEpoch);
-        const found = partition.endOffsetForEpoch(leaderEpoch);
+        const found = leaderEpoch < 0 ? NO_EPOCH : partition.endOffsetForEpoch(leaderEpoch);
         // Readers see nothing above the high watermark, so no epoch ends above it for them.
         const endOffset = Math.min(found.endOffset, partition.highWatermark);
         return { errorCode: 0, partition: index, leaderEpoch: found.leaderEpoch, endOffset };

@@ -150,6 +150,7 @@ export class MemoryPartition implements Partition {
   }
 
   endOffsetForEpoch(leaderEpoch: number): { leaderEpoch: number; endOffset: number } {
+    if (leaderEpoch < 0) return { leaderEpoch: -1, endOffset: -1 };
     if (leaderEpoch === this.leaderEpoch) return { leaderEpoch, endOffset: this.endOffset };
     const next = this.epochs.findIndex(({ epoch }) => epoch > leaderEpoch);
     if (next === -1) {
