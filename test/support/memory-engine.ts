@@ -36,7 +36,6 @@ interface Stored {
   startOffset: number;
   endOffset: number;
   epochs: { epoch: number; startOffset: number }[];
-  leaderEpoch: number;
 }
 
 export interface MemoryEngineOptions {
@@ -72,7 +71,7 @@ export class MemoryPartition implements Partition {
     this.topic = spec.topic;
     this.index = spec.index;
     this.config = spec.config;
-    this.leaderEpoch = stored.leaderEpoch;
+    this.leaderEpoch = engine.leaderEpoch;
     this.batches = [...stored.batches];
     this.epochs = [...stored.epochs];
     this.startOffset = stored.startOffset;
@@ -205,12 +204,16 @@ export class MemoryEngine implements Engine {
   #fatal: ((error: Error) => void) | undefined;
   #stopped: MillraceError | undefined;
   #hasRoom = true;
+  readonly leaderEpoch = 1;
   durablePosition: Position = 0;
   isFull = false;
   /** How often `retain` ran. */
   retainCount = 0;
 
-  constructor(options: MemoryEngineOptions = {}, stored = new Map<string, Stored>()) {
+  readonly leaderEpoch: number;
+
+  constructor(options: MemoryEngineOptions = {}, stored = new Map<string, Stored>(), leaderEpoch = 0) {
+    this.leaderEpoch = leaderEpoch;
     this.#clock = options.clock ?? systemClock;
     this.#isManual = options.durability === 'manual';
     this.#stored = stored;
@@ -322,7 +325,7 @@ export class MemoryEngine implements Engine {
     const partition = new MemoryPartition(
       this,
       spec,
-      stored ?? { batches: [], startOffset: 0, endOffset: 0, epochs: [], leaderEpoch: 0 },
+      stored ?? { batches: [], startOffset: 0, endOffset: 0, epochs: [] },
     );
     this.#open.set(key, partition);
     return partition;
@@ -381,9 +384,8 @@ export class MemoryEngine implements Engine {
         ...from,
         batches: [...from.batches],
         epochs: [...from.epochs],
-        leaderEpoch: from.leaderEpoch + 1,
       });
-    return new MemoryEngine(options, stored);
+    return new MemoryEngine(options, stored, this.leaderEpoch + 1);
   }
 
   #settle(): void {
@@ -401,7 +403,7 @@ export class MemoryEngine implements Engine {
     const key = keyOf(partition);
     let stored = this.#stored.get(key);
     if (!stored) {
-      stored = { batches: [], startOffset: 0, endOffset: 0, epochs: [], leaderEpoch: partition.leaderEpoch };
+      stored = { batches: [], startOffset: 0, endOffset: 0, epochs: [] };
       this.#stored.set(key, stored);
     }
     return stored;
