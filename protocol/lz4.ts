@@ -22,6 +22,8 @@ const FLAG_CONTENT_SIZE = 0x08;
 const FLAG_CONTENT_CHECKSUM = 0x04;
 const FLAG_DICTIONARY = 0x01;
 const STORED = 0x8000_0000;
+/** Writers make one. Thousands of empty ones would cost much and hold nothing. */
+const FRAMES_MAX = 100;
 const WRITTEN_BLOCK_BYTES = 64 * 1024;
 /** A byte of a match size makes 255 bytes: no valid block grows more. */
 const GROWTH_MAX = 255;
@@ -62,6 +64,7 @@ function readFrames(input: Buffer): Frame[] {
       continue;
     }
     if (magic !== FRAME_MAGIC) throw invalid(`magic ${magic.toString(16)} at byte ${at}`);
+    if (frames.length === FRAMES_MAX) throw invalid(`more than ${FRAMES_MAX} frames`);
     const header = readFrameHeader(input, at + 4);
     let boundBytes = 0;
     at = header.start;

@@ -18,16 +18,10 @@ import { readInt64, writeInt64 } from './bytes.ts';
 import { type Codec, codecs, compress, decompress } from './compression.ts';
 import { crc32c } from './crc32c.ts';
 import { MillraceError } from './errors.ts';
-import {
-  RecordCursor,
-  type RecordHeader,
-  type TimestampSpan,
-  varintSizeBytes,
-  varlongSizeBytes,
-  walkRecords,
-  writeVarint,
-  writeVarlong,
-} from './record-walk.ts';
+import { RecordCursor, type RecordHeader, type TimestampSpan, walkRecords } from './record-walk.ts';
+import { type RecordInit, recordBodyBytes, varintSizeBytes, writeRecordBody, writeVarint } from './record-writer.ts';
+
+export type { RecordHeader, RecordInit };
 
 /** Bytes of a batch before its first record. */
 export const BATCH_OVERHEAD_BYTES = 61;
@@ -232,9 +226,10 @@ export function checkCompressedRecords(
  * sane size, offsets and count, and the right CRC; else −1. Never throws, whatever the bytes.
  */
 export function checkStoredBatch(bytes: Buffer, position: number, availableBytes: number): number {
-  if (availableBytes < BATCH_OVERHEAD_BYTES) return -1;
+  const leftBytes = Math.min(availableBytes, bytes.length - position);
+  if (leftBytes < BATCH_OVERHEAD_BYTES) return -1;
   const sizeBytes = batchSizeBytes(bytes, position);
-  if (sizeBytes < BATCH_OVERHEAD_BYTES || sizeBytes > availableBytes) return -1;
+  if (sizeBytes < BATCH_OVERHEAD_BYTES || sizeBytes > leftBytes) return -1;
   if (batchMagic(bytes, position) !== MAGIC) return -1;
   if (!hasSafeInt64(bytes, position) || batchBaseOffset(bytes, position) < 0) return -1;
   if (batchLastOffsetDelta(bytes, position) < 0 || batchRecordCount(bytes, position) < 0) return -1;
@@ -410,14 +405,6 @@ export function eachBatch(
   return position;
 }
 
-export interface RecordInit {
-  readonly key: Uint8Array | null;
-  readonly value: Uint8Array | null;
-  readonly headers?: readonly { readonly key: string; readonly value: Uint8Array | null }[];
-  /** In ms since 1970. */
-  readonly timestamp: number;
-}
-
 export interface BatchOptions {
   /** Default 0. */
   readonly baseOffset?: number;
@@ -527,49 +514,6 @@ export class BatchBuilder {
     batch.writeInt32BE(this.#recordCount, 57);
     sealCrc(batch, 0);
   }
-}
-
-function recordBodyBytes(record: RecordInit, offsetDelta: number, baseTimestamp: number): number {
-  const headers = record.headers ?? [];
-  let size = 1 + varlongSizeBytes(record.timestamp - baseTimestamp) + varintSizeBytes(offsetDelta);
-  size += fieldBytes(record.key) + fieldBytes(record.value) + varintSizeBytes(headers.length);
-  for (const header of headers) {
-    const keyBytes = Buffer.byteLength(header.key);
-    size += varintSizeBytes(keyBytes) + keyBytes + fieldBytes(header.value);
-  }
-  return size;
-}
-
-function fieldBytes(field: Uint8Array | null): number {
-  return field === null ? 1 : varintSizeBytes(field.length) + field.length;
-}
-
-function writeRecordBody(
-  bytes: Buffer,
-  start: number,
-  record: RecordInit,
-  offsetDelta: number,
-  timestampDelta: number,
-): void {
-  const headers = record.headers ?? [];
-  bytes[start] = 0;
-  let at = writeVarlong(bytes, start + 1, timestampDelta);
-  at = writeVarint(bytes, at, offsetDelta);
-  at = writeField(bytes, at, record.key);
-  at = writeField(bytes, at, record.value);
-  at = writeVarint(bytes, at, headers.length);
-  for (const header of headers) {
-    at = writeVarint(bytes, at, Buffer.byteLength(header.key));
-    at += bytes.write(header.key, at);
-    at = writeField(bytes, at, header.value);
-  }
-}
-
-function writeField(bytes: Buffer, position: number, field: Uint8Array | null): number {
-  if (field === null) return writeVarint(bytes, position, -1);
-  const at = writeVarint(bytes, position, field.length);
-  bytes.set(field, at);
-  return at + field.length;
 }
 
 /** Whether the int64 at `at` is a safe integer: its high half is within 21 bits of sign. */

@@ -19,6 +19,9 @@ export interface SnappyBlocks {
 const STREAM_HEADER = Buffer.from('82534e41505059000000000100000001', 'hex');
 const STREAM_MAGIC_BYTES = 8;
 const STREAM_BLOCK_BYTES = 32 * 1024;
+/** Writers fill blocks (Java: 1 KiB at least). Many blocks with next to nothing in them would cost much and hold nothing. */
+const SMALL_BLOCKS_MAX = 100;
+const SMALL_BLOCK_BYTES = 32;
 /** A copy of three bytes makes 64: no valid block grows more. */
 const GROWTH_MAX = 22;
 
@@ -62,6 +65,7 @@ function startsStream(input: Buffer, at: number): boolean {
 }
 
 function* streamBlocks(input: Buffer): Generator<Buffer> {
+  let smallBlocks = 0;
   let at = 0;
   while (at < input.length) {
     // Streams may follow each other, each with its header.
@@ -72,6 +76,7 @@ function* streamBlocks(input: Buffer): Generator<Buffer> {
     if (input.length - at < 4) throw invalid(`${input.length - at} bytes after the last block`);
     const size = input.readInt32BE(at);
     if (size < 0 || size > input.length - at - 4) throw invalid(`block of ${size} bytes at byte ${at}`);
+    if (size < SMALL_BLOCK_BYTES && ++smallBlocks > SMALL_BLOCKS_MAX) throw invalid('too many blocks of a few bytes');
     yield input.subarray(at + 4, at + 4 + size);
     at += 4 + size;
   }

@@ -19,6 +19,8 @@ export interface ZstdFrames {
 const FRAME_MAGIC = 0xfd2fb528;
 const SKIPPABLE_MAGIC = 0x184d2a5;
 const BLOCK_BYTES_MAX = 128 * 1024;
+/** Writers make one. Opening one takes microseconds however little is in it, so thousands would be an attack. */
+const FRAMES_MAX = 100;
 
 /** The codec over a library. */
 export function zstdCodec(library: ZstdFrames) {
@@ -31,6 +33,7 @@ export function zstdCodec(library: ZstdFrames) {
       let leftBytes = maxBytes;
       for (let at = 0; at < input.length; ) {
         const frame = readFrame(input, at);
+        if (parts.length === FRAMES_MAX) throw invalid(`more than ${FRAMES_MAX} frames`);
         if (!frame.isSkippable) {
           const isKnown = frame.contentBytes !== undefined;
           if (isKnown && frame.boundBytes > leftBytes) throw tooLong(maxBytes);

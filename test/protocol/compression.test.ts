@@ -171,6 +171,19 @@ test('zstd frames with and without a size, behind each other and skippable are r
   t.throws(() => decompress('zstd', Buffer.concat([known, Buffer.from('x')]), 100), { code: 'INVALID_RECORD' });
 });
 
+test('thousands of pieces with next to nothing in them are refused', (t) => {
+  const times = (bytes: Buffer, count: number) => Buffer.concat(Array<Buffer>(count).fill(bytes));
+  const snappyStream = compress('snappy', Buffer.alloc(0));
+  const inputs: [Codec, Buffer][] = [
+    ['snappy', Buffer.concat([snappyStream, times(Buffer.from('0000000100', 'hex'), 10_000)])],
+    ['lz4', times(compress('lz4', Buffer.alloc(0)), 10_000)],
+    ['zstd', times(compress('zstd', Buffer.alloc(0)), 10_000)],
+  ];
+  for (const [codec, input] of inputs) {
+    t.throws(() => decompress(codec, input, 1_000_000), { code: 'INVALID_RECORD' }, codec);
+  }
+});
+
 test('gzip with several members is read', (t) => {
   const both = Buffer.concat([gzipSync('one '), gzipSync('two')]);
   t.is(decompress('gzip', both, 7).toString(), 'one two');

@@ -321,6 +321,8 @@ test('recovery accepts a whole batch only', (t) => {
   const batch = buildBatch(records(T, T + 1), { baseOffset: 7 });
   for (let available = 0; available < batch.length; available++) t.is(checkStoredBatch(batch, 0, available), -1);
   t.is(checkStoredBatch(Buffer.alloc(4096), 0, 4096), -1);
+  t.is(checkStoredBatch(batch, 0, batch.length + 100), batch.length);
+  t.is(checkStoredBatch(batch.subarray(0, -1), 0, batch.length), -1);
   const negative = Buffer.from(batch);
   negative.writeInt32BE(-1, 0);
   t.is(checkStoredBatch(negative, 0, negative.length), -1);
