@@ -204,7 +204,6 @@ export class MemoryEngine implements Engine {
   #fatal: ((error: Error) => void) | undefined;
   #stopped: MillraceError | undefined;
   #hasRoom = true;
-  readonly leaderEpoch = 1;
   durablePosition: Position = 0;
   isFull = false;
   /** How often `retain` ran. */
