@@ -80,6 +80,8 @@ export type CommitPart =
 
 export interface Engine {
   readonly durablePosition: Position;
+  /** Raised by every start and durable before anything is served: the leader epoch of all partitions. */
+  readonly leaderEpoch: number;
   /** The newest position taken. */
   readonly lastPosition: Position;
   /** All parts or none, whatever happens, in one journal record. Bounded by `journal.entry.bytes`. Allowed below the disk reserve. */

@@ -13,7 +13,7 @@ import { openAccess } from './access.ts';
 import { listenHttp } from './admin.ts';
 import type { Broker } from './broker.ts';
 import { type Options, resolveOptions } from './config.ts';
-import { EmbeddedEngine } from './embedded-engine.ts';
+import { openEmbeddedEngine } from './embedded-engine.ts';
 import { GroupCoordinator } from './groups.ts';
 import { apiTable } from './kafka/api-table.ts';
 import { KafkaConnection } from './kafka/connection.ts';
@@ -82,7 +82,7 @@ const WILDCARDS = new Set(['0.0.0.0', '::', '']);
 /** Recovers the log, loads all state and readies every handler. */
 export async function openBroker({ disk, clock, random, dataDir, options, log }: BrokerParts): Promise<OpenBroker> {
   const metrics = new Metrics();
-  const engine = await EmbeddedEngine.open({ disk, clock, random, dataDir, options, log });
+  const engine = await openEmbeddedEngine({ disk, clock, random, dataDir, options, warn: log });
   const topics = new TopicRegistry({ engine, clock, random, options });
   await topics.load();
   const groups = new GroupCoordinator({ engine, clock, random, options, topics });
@@ -92,11 +92,12 @@ export async function openBroker({ disk, clock, random, dataDir, options, log }:
     clock,
     random,
     options,
-    clusterId: engine.clusterId,
+    clusterId: engine.dataDir.clusterId,
+    dataDir,
     engine,
     topics,
     groups,
-    producerIds: new ProducerIds(engine.startEpoch),
+    producerIds: new ProducerIds(engine.leaderEpoch),
     access: openAccess,
     advertised: advertiser(options),
   };
@@ -104,7 +105,8 @@ export async function openBroker({ disk, clock, random, dataDir, options, log }:
   const apis = apiTable(fetch, metrics);
   const pieces = new PiecePool();
   const connections = new Set<KafkaConnection>();
-  const report = (message: string, error: unknown): void => log(`${message}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  const report = (message: string, error: unknown): void =>
+    log(`${message}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
   observeBroker(metrics, { broker, engine, fetch, apis, connections });
   let retention = clock.after(options['log.retention.check.interval.ms'], retain);
   function retain(): void {
@@ -146,7 +148,9 @@ function drain(broker: Broker, connections: ReadonlySet<KafkaConnection>): Promi
       else broker.clock.after(5, look);
     };
     // What was appended is answered when it is durable; long polls are not waited for.
-    broker.engine.whenDurable(broker.engine.lastPosition, () => broker.clock.endOfTurn(() => broker.clock.endOfTurn(look)));
+    broker.engine.whenDurable(broker.engine.lastPosition, () =>
+      broker.clock.endOfTurn(() => broker.clock.endOfTurn(look)),
+    );
   });
 }
 
@@ -154,7 +158,8 @@ function drain(broker: Broker, connections: ReadonlySet<KafkaConnection>): Promi
 export async function startBroker(config: BrokerConfig): Promise<RunningBroker> {
   const log = config.log ?? (() => {});
   const options = resolveOptions(config.options);
-  for (const [name, address] of Object.entries(config.doors)) if (address) checkAddress(name, address, config.insecure === true);
+  for (const [name, address] of Object.entries(config.doors))
+    if (address) checkAddress(name, address, config.insecure === true);
   if (config.doors.kafka) options['advertised.listeners'] ||= defaultAdvertised(config.doors.kafka);
   await loadNative();
   const opened = await openBroker({
@@ -261,7 +266,10 @@ function advertiser(options: Options): Broker['advertised'] {
     const at = text.lastIndexOf(':');
     if (at < 0) return { host: text || unmapped(localHost), port: localPort };
     const port = Number(text.slice(at + 1));
-    return { host: text.slice(0, at).replace(/^\[|\]$/g, '') || unmapped(localHost), port: port > 0 ? port : localPort };
+    return {
+      host: text.slice(0, at).replace(/^\[|\]$/g, '') || unmapped(localHost),
+      port: port > 0 ? port : localPort,
+    };
   };
 }
 

@@ -20,7 +20,12 @@ export function observeBroker(metrics: Metrics, { broker, fetch, apis, connectio
     [...apis.values()].map(({ name, requests }): [Record<string, string>, number] => [{ api: name }, requests]),
   );
   metrics.observed('gauge', 'millrace_fetch_sessions', 'Incremental fetch sessions.', () => fetch.sessions.count);
-  metrics.observed('counter', 'millrace_fetch_session_evictions_total', 'Fetch sessions that lost their slot.', () => fetch.sessions.evictions);
+  metrics.observed(
+    'counter',
+    'millrace_fetch_session_evictions_total',
+    'Fetch sessions that lost their slot.',
+    () => fetch.sessions.evictions,
+  );
   metrics.observed('gauge', 'millrace_topics', 'Topics.', () => broker.topics.size);
   metrics.observed('gauge', 'millrace_partitions', 'Partitions.', () => broker.topics.partitionCount);
   const memory = (): [Record<string, string>, number][] =>
@@ -30,5 +35,7 @@ export function observeBroker(metrics: Metrics, { broker, fetch, apis, connectio
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;
   });
-  metrics.observed('gauge', 'millrace_disk_full', '1 while client appends are refused for lack of disk space.', () => (broker.engine.isFull ? 1 : 0));
+  metrics.observed('gauge', 'millrace_disk_full', '1 while client appends are refused for lack of disk space.', () =>
+    broker.engine.isFull ? 1 : 0,
+  );
 }

@@ -8,9 +8,24 @@ import { unsupportedApiVersions } from '../../protocol/kafka/frame.ts';
 import type { ApiVersionsRequest, ApiVersionsResponseInit } from '../../protocol/kafka/messages.ts';
 import { errors } from '../../protocol/errors.ts';
 import type { Broker } from '../broker.ts';
-import type { Histogram, Metrics } from '../metrics.ts';
+import type { Metrics } from '../metrics.ts';
 import type { Call, Handler } from './call.ts';
 import type { FetchHandler } from './fetch.ts';
+import { alterConfigs, describeConfigs, incrementalAlterConfigs, listConfigResources } from './configs.ts';
+import { offsetCommit, offsetDelete, offsetFetch } from './group-offsets.ts';
+import {
+  deleteGroups,
+  describeGroups,
+  findCoordinator,
+  heartbeat,
+  joinGroup,
+  leaveGroup,
+  listGroups,
+  syncGroup,
+} from './groups.ts';
+import { deleteRecords, describeLogDirs, listPartitionReassignments, offsetForLeaderEpoch } from './log-admin.ts';
+import { describeCluster, describeTopicPartitions, metadata } from './metadata.ts';
+import { createPartitions, createTopics, deleteTopics } from './topic-admin.ts';
 import { listOffsets } from './list-offsets.ts';
 import { initProducerId, produce } from './produce.ts';
 
@@ -44,7 +59,6 @@ const SOFTWARE = /^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$/;
 
 export function apiTable(fetch: FetchHandler, metrics: Metrics): ApiTable {
   const rows = new Map<number, ApiRow>();
-  const durations = new Map<string, Histogram>();
   function serve<Request, Response>(
     api: Codec<Request, Response>,
     handle: Handler<Request, Response>,
@@ -54,7 +68,6 @@ export function apiTable(fetch: FetchHandler, metrics: Metrics): ApiTable {
       `millrace_kafka_${api.name}_seconds`,
       `Time from a ${api.name} request to its answer.`,
     );
-    durations.set(api.name, histogram);
     const minVersion = versions.min ?? api.minVersion;
     rows.set(api.key, {
       // The row only ever gives a handler what its own codec read, and its codec what its own handler answered.
@@ -74,6 +87,34 @@ export function apiTable(fetch: FetchHandler, metrics: Metrics): ApiTable {
   serve(apis.Fetch, (broker, call) => fetch.handle(broker, call));
   serve(apis.ListOffsets, listOffsets);
   serve(apis.InitProducerId, initProducerId);
+  serve(apis.OffsetForLeaderEpoch, offsetForLeaderEpoch);
+
+  serve(apis.Metadata, metadata);
+  serve(apis.DescribeTopicPartitions, describeTopicPartitions);
+  serve(apis.DescribeCluster, describeCluster);
+  serve(apis.CreateTopics, createTopics);
+  serve(apis.DeleteTopics, deleteTopics);
+  serve(apis.CreatePartitions, createPartitions);
+  serve(apis.DeleteRecords, deleteRecords);
+  serve(apis.DescribeConfigs, describeConfigs);
+  serve(apis.AlterConfigs, alterConfigs);
+  serve(apis.IncrementalAlterConfigs, incrementalAlterConfigs);
+  serve(apis.ListConfigResources, listConfigResources);
+  serve(apis.DescribeLogDirs, describeLogDirs);
+  serve(apis.ListPartitionReassignments, listPartitionReassignments);
+
+  serve(apis.FindCoordinator, findCoordinator);
+  serve(apis.JoinGroup, joinGroup);
+  serve(apis.SyncGroup, syncGroup);
+  serve(apis.Heartbeat, heartbeat);
+  serve(apis.LeaveGroup, leaveGroup);
+  serve(apis.OffsetCommit, offsetCommit);
+  serve(apis.OffsetFetch, offsetFetch);
+  serve(apis.OffsetDelete, offsetDelete);
+  serve(apis.DescribeGroups, describeGroups);
+  serve(apis.ListGroups, listGroups);
+  serve(apis.DeleteGroups, deleteGroups);
+
   serve(apis.ApiVersions, (_broker: Broker, call: Call<ApiVersionsRequest | undefined, ApiVersionsResponseInit>) =>
     apiVersions(rows, call),
   );

@@ -1,14 +1,16 @@
 /** kafkajs 2.2 as people use it: topics, all codecs, keys and headers, groups, offsets by time, admin calls. */
 import test from 'ava';
-import { CompressionCodecs, CompressionTypes, ConfigResourceTypes, Kafka, logLevel, type KafkaMessage } from 'kafkajs';
-import { compress, decompress, type CodecName } from '../../protocol/compression.ts';
+import kafkajs from 'kafkajs';
+import type { CompressionTypes as Compression, Kafka as Client, KafkaMessage } from 'kafkajs';
+import { compress, decompress, type Codec } from '../../protocol/compression.ts';
 import { loadNative } from '../../storage/native.ts';
 import { startTestBroker, type TestBroker } from '../support/broker.ts';
 
+const { CompressionCodecs, CompressionTypes, ConfigResourceTypes, Kafka, logLevel } = kafkajs;
 const MAX_BYTES = 16 * 1024 * 1024;
 let broker: TestBroker;
 
-function client(): Kafka {
+function client(): Client {
   return new Kafka({
     clientId: 'compat',
     brokers: [broker.bootstrap],
@@ -21,7 +23,7 @@ test.before(async () => {
   await loadNative();
   broker = await startTestBroker();
   // kafkajs brings gzip only; the others are plugged in, here with our own codecs.
-  const plug = (name: CodecName) => () => ({
+  const plug = (name: Codec) => () => ({
     compress: async (encoder: { buffer: Buffer }) => compress(name, encoder.buffer),
     decompress: async (buffer: Buffer) => decompress(name, buffer, MAX_BYTES),
   });
@@ -60,7 +62,7 @@ for (const [name, compression] of Object.entries(CompressionTypes).filter(([, va
     await producer.send({
       topic,
       // Values of kafkajs's own enum.
-      compression: compression as CompressionTypes,
+      compression: compression as Compression,
       messages: [
         { key: 'k', value, headers: { h: 'x', many: ['a', 'b'] }, timestamp: '1700000000000' },
         { key: null, value: null },
