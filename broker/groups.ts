@@ -85,6 +85,7 @@ export class GroupCoordinator {
   readonly #options: Options;
   readonly #topics: Parts['topics'];
   readonly #log: StateLog<GroupEvent>;
+  readonly #commitBytesMax: number;
   readonly #groups = new Map<string, Group>();
   /** When each group must be looked at; one entry of a group counts, the one in `#scheduled`. */
   readonly #deadlines = new Deadlines<Group>();
@@ -102,6 +103,8 @@ export class GroupCoordinator {
     this.#random = parts.random;
     this.#options = parts.options;
     this.#topics = parts.topics;
+    // Half of it: what events take is only estimated.
+    this.#commitBytesMax = parts.options['journal.entry.bytes'] / 2;
     const { partitions } = parts.topics.ensureInternal(GROUPS_TOPIC, 1, GROUPS_TOPIC_CONFIGS);
     this.#log = new StateLog(
       parts.engine,
@@ -113,6 +116,7 @@ export class GroupCoordinator {
         live: () => this.#live(),
       },
       parts.clock,
+      this.#commitBytesMax,
     );
   }
 
@@ -351,11 +355,12 @@ export class GroupCoordinator {
   }
 
   #commit(events: readonly GroupEvent[], urgency: 'waited' | 'lazy'): void {
+    const bytesMax = Math.min(COMMIT_BYTES, this.#commitBytesMax);
     let part: GroupEvent[] = [];
     let partBytes = 0;
     for (const event of events) {
       const eventBytes = groupEventBytes(event);
-      if (part.length === COMMIT_EVENTS || (part.length > 0 && partBytes + eventBytes > COMMIT_BYTES)) {
+      if (part.length === COMMIT_EVENTS || (part.length > 0 && partBytes + eventBytes > bytesMax)) {
         this.#log.commit(part, { urgency });
         part = [];
         partBytes = 0;

@@ -4,7 +4,9 @@
  *
  * Always true: applied state is never rolled back, since a failed commit stops the broker; an answer that leans on
  * this machine's state waits for `position`. The log stays bounded: past twice its live size the machine appends its
- * live state again in one atomic commit that also moves the start of the log up.
+ * live state again in one atomic commit that also moves the start of the log up. Live state too large for one commit is
+ * appended in several, of which the last moves the start: a crash in between replays what was there and part of it again,
+ * which must be the same (live events set things, they do not add).
  */
 import {
   batchSizeBytes,
@@ -28,6 +30,9 @@ export interface StateMachine<Event> {
 /** A log smaller than this is never rewritten. */
 const REWRITE_MIN_BYTES = 1024 * 1024;
 const BATCH_RECORDS_MAX = 1000;
+const BATCH_BYTES = 1024 * 1024;
+/** More than the framing of any record. */
+const RECORD_OVERHEAD_BYTES = 64;
 const READ_BYTES = 1024 * 1024;
 
 export class StateLog<Event> {
@@ -35,11 +40,20 @@ export class StateLog<Event> {
   readonly #partition: Partition;
   readonly #machine: StateMachine<Event>;
   readonly #clock: Clock;
+  readonly #commitBytesMax: number;
   #position: Position = 0;
   #liveBytes = 0;
   #bytesSinceRewrite = 0;
 
-  constructor(engine: Engine, partition: Partition, machine: StateMachine<Event>, clock: Clock) {
+  /** `commitBytesMax` (default: no limit) is at most `journal.entry.bytes`. */
+  constructor(
+    engine: Engine,
+    partition: Partition,
+    machine: StateMachine<Event>,
+    clock: Clock,
+    commitBytesMax = Number.POSITIVE_INFINITY,
+  ) {
+    this.#commitBytesMax = commitBytesMax;
     this.#engine = engine;
     this.#partition = partition;
     this.#machine = machine;
@@ -104,24 +118,39 @@ export class StateLog<Event> {
   #rewrite(): void {
     const partition = this.#partition;
     const start = partition.endOffset;
-    const parts: CommitPart[] = [];
-    let events: Event[] = [];
-    let bytes = 0;
+    const now = this.#clock.now();
+    const batchBytes = Math.min(BATCH_BYTES, this.#commitBytesMax);
+    let parts: CommitPart[] = [];
+    let partsBytes = 0;
+    let records: RecordInit[] = [];
+    let recordsBytes = 0;
+    let liveBytes = 0;
     const flush = (): void => {
-      if (events.length === 0) return;
-      const batch = this.#batch(events);
-      bytes += batch.length;
+      if (records.length === 0) return;
+      const batch = buildBatch(records);
+      if (parts.length > 0 && partsBytes + batch.length > this.#commitBytesMax) {
+        this.#engine.commit(parts, 'lazy');
+        parts = [];
+        partsBytes = 0;
+      }
       parts.push({ kind: 'append', partition, batch });
-      events = [];
+      partsBytes += batch.length;
+      liveBytes += batch.length;
+      records = [];
+      recordsBytes = 0;
     };
     for (const event of this.#machine.live()) {
-      events.push(event);
-      if (events.length === BATCH_RECORDS_MAX) flush();
+      const record = this.#machine.encode(event, now);
+      const recordBytes = RECORD_OVERHEAD_BYTES + (record.key?.length ?? 0) + (record.value?.length ?? 0);
+      if (recordsBytes + recordBytes > batchBytes) flush();
+      records.push(record);
+      recordsBytes += recordBytes;
+      if (records.length === BATCH_RECORDS_MAX) flush();
     }
     flush();
     parts.push({ kind: 'start', partition, offset: start });
     this.#position = this.#engine.commit(parts, 'lazy').position;
-    this.#liveBytes = bytes;
+    this.#liveBytes = liveBytes;
     this.#bytesSinceRewrite = 0;
   }
 

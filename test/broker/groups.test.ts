@@ -241,6 +241,29 @@ test('the log is rewritten from what lives and loses nothing', async (t) => {
   t.is(after.groups.offsetCount, 2);
 });
 
+test('live state larger than one commit is rewritten in several, the last of which moves the start', async (t) => {
+  const bench = await Bench.open({ 'journal.entry.bytes': 4 * 1024 * 1024 });
+  const sizes: { bytes: number; hasStart: boolean }[] = [];
+  const commit = bench.engine.commit.bind(bench.engine);
+  bench.engine.commit = (parts, urgency) => {
+    const bytes = parts.reduce((sum, part) => sum + (part.kind === 'append' ? part.batch.length : 0), 0);
+    sizes.push({ bytes, hasStart: parts.some(({ kind }) => kind === 'start') });
+    return commit(parts, urgency);
+  };
+  let groups = 0;
+  for (let round = 0; round < 2_000; round++) {
+    bench.commit(`g${groups++}`, { 't1-0': round, 't1-1': round }, { metadata: 'x'.repeat(4_000) });
+  }
+  const rewrites = sizes.filter(({ hasStart }) => hasStart);
+  t.true(rewrites.length > 2);
+  t.true(rewrites.length < 8, 'more rarely the larger it is');
+  for (const { bytes } of sizes) t.true(bytes <= 2 * 1024 * 1024);
+  bench.engine.sync();
+  const after = await bench.restart();
+  t.is(after.groups.groupCount, groups);
+  for (let index = 0; index < groups; index += 37) t.is(after.offset(`g${index}`, 't1-1'), index);
+});
+
 test('commits of strangers: unknown groups, members and generations', async (t) => {
   const bench = await Bench.open();
   t.deepEqual(bench.commit('g', { 't1-0': 1 }, { generation: 1 }).answer, ['ILLEGAL_GENERATION']);
