@@ -22,8 +22,9 @@ export function readInt64(bytes: Buffer, offset: number): number {
 
 /** Writes a safe integer as int64. */
 export function writeInt64(bytes: Buffer, offset: number, value: number): void {
-  bytes.writeInt32BE(Math.floor(value / TWO_32), offset);
-  bytes.writeUInt32BE(((value % TWO_32) + TWO_32) % TWO_32, offset + 4);
+  const high = Math.floor(value / TWO_32);
+  bytes.writeInt32BE(high, offset);
+  bytes.writeUInt32BE(value - high * TWO_32, offset + 4);
 }
 
 /** A view of the same memory as a Buffer. */

@@ -40,6 +40,7 @@ export const DECOMPRESSED_BYTES_MAX = 128 * 1024 * 1024;
 const MAGIC = 2;
 const CRC_START = 21;
 const NO_TIMESTAMP = -1;
+const EMPTY = Buffer.alloc(0);
 
 export function batchBaseOffset(bytes: Buffer, position: number): number {
   return readInt64(bytes, position);
@@ -482,14 +483,15 @@ export class BatchBuilder {
   build(options: BatchOptions = {}): Buffer {
     if (this.#recordCount === 0) throw new RangeError('a batch has at least one record');
     const codec = options.compression ?? 'none';
-    let batch = this.#bytes.subarray(0, this.#sizeBytes);
+    let batch = this.#bytes;
+    if (batch.length > this.#sizeBytes) batch = batch.subarray(0, this.#sizeBytes);
     if (codec !== 'none') {
       const records = compress(codec, batch.subarray(BATCH_OVERHEAD_BYTES));
       batch = Buffer.allocUnsafe(BATCH_OVERHEAD_BYTES + records.length);
       records.copy(batch, BATCH_OVERHEAD_BYTES);
     }
     this.#writeHeader(batch, codecs.indexOf(codec), options);
-    this.#bytes = Buffer.alloc(0);
+    this.#bytes = EMPTY;
     this.#sizeBytes = BATCH_OVERHEAD_BYTES;
     this.#recordCount = 0;
     return batch;
