@@ -217,8 +217,7 @@ function checkOptions(values: ConfigValues): Map<string, string> {
     try {
       checked.set(name, String(parseOption(name, value.trim())));
     } catch (error) {
-      if (error instanceof MillraceError)
-        throw invalidRequest(`Invalid value ${value} for configuration ${name}: ${error.message}`);
+      if (error instanceof MillraceError) throw invalidRequest(error.message);
       throw error;
     }
   }
