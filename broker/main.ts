@@ -4,6 +4,7 @@
  * `server.ts` through `kafka/connection.ts` to the handlers in `kafka/`, and from them to the engine.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { inspect } from 'node:util';
 import { MillraceError } from '../protocol/errors.ts';
 import { type Clock, type Random, systemClock, systemRandom } from '../storage/clock.ts';
 import type { Disk } from '../storage/disk.ts';
@@ -105,8 +106,7 @@ export async function openBroker({ disk, clock, random, dataDir, options, log }:
   const apis = apiTable(fetch, metrics);
   const pieces = new PiecePool();
   const connections = new Set<KafkaConnection>();
-  const report = (message: string, error: unknown): void =>
-    log(`${message}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  const report = (message: string, error: unknown): void => log(`${message}: ${inspect(error)}`);
   observeBroker(metrics, { broker, engine, fetch, apis, connections });
   let retention = clock.after(options['log.retention.check.interval.ms'], retain);
   function retain(): void {

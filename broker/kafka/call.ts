@@ -36,6 +36,8 @@ export interface Call<Request, Response> {
   reply(response: Response, release?: () => void): void;
   /** No answer at all (Produce with acks=0). */
   replyNothing(): void;
+  /** Something failed that should not: tells the operator and ends the connection. For handlers that go on after they returned. */
+  fail(error: unknown): void;
 }
 
 export type Handler<Request, Response> = (broker: Broker, call: Call<Request, Response>) => void | Promise<void>;

@@ -59,7 +59,11 @@ class Slot implements Call<unknown, unknown> {
     this.isDone = true;
     if (this.connection.isClosed) return release?.();
     this.release = release;
-    this.chunks = responseFrame(this.#row.api, this.version, this.#correlationId, response);
+    try {
+      this.chunks = responseFrame(this.#row.api, this.version, this.#correlationId, response);
+    } catch (error) {
+      return this.fail(error);
+    }
     this.#row.observe(this.connection.broker.clock.monotonic() - this.#startedMs);
     this.connection.answered();
   }
@@ -69,6 +73,10 @@ class Slot implements Call<unknown, unknown> {
     this.isDone = true;
     this.#row.observe(this.connection.broker.clock.monotonic() - this.#startedMs);
     this.connection.answered();
+  }
+
+  fail(error: unknown): void {
+    this.connection.fail(new Error(`${this.#row.name} version ${this.version}`, { cause: error }));
   }
 }
 
@@ -146,7 +154,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
       this.#frames.push(chunk);
       this.#run();
     } catch (error) {
-      this.#fail(error);
+      this.fail(error);
     }
   }
 
@@ -222,7 +230,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
         this.#isExecuting = false;
         this.#continue();
       },
-      (error: unknown) => this.#fail(error),
+      (error: unknown) => this.fail(error),
     );
   }
 
@@ -232,7 +240,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     try {
       this.#run();
     } catch (error) {
-      this.#fail(error);
+      this.fail(error);
     }
   }
 
@@ -337,7 +345,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
       } catch (error) {
         // The answer's length is already on the wire: the connection cannot be used any more.
         this.#pieces.give(piece);
-        return this.#fail(error);
+        return this.fail(error);
       }
     }
     this.#isReadingFile = false;
@@ -361,7 +369,8 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     });
   }
 
-  #fail(error: unknown): void {
+  /** Ends the connection; only the peer's own mistakes go without a word to the operator. */
+  fail(error: unknown): void {
     if (this.isClosed) return;
     const isPeersMistake = error instanceof ProtocolError;
     if (!isPeersMistake) this.#report(`request from ${this.remoteHost} failed`, error);

@@ -175,7 +175,7 @@ class Fetch {
       if (one instanceof Promise) {
         // A file's index has to be loaded: go on asynchronously from here.
         this.#isRunning = true;
-        void this.#attemptSlowly(found, one, targets, index + 1, bytes);
+        this.#attemptSlowly(found, one, targets, index + 1, bytes).catch((error: unknown) => this.#call.fail(error));
         return;
       }
       found.push(one);

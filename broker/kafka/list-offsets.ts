@@ -26,11 +26,13 @@ const MIN_VERSIONS = new Map([
   [EARLIEST_PENDING_UPLOAD, 11],
 ]);
 const READ_COMMITTED = 1;
+/** Answers tell the leader epoch from this version on (KIP-320). */
+const LEADER_EPOCH_MIN_VERSION = 4;
 
 type ListCall = Call<ListOffsetsRequest, ListOffsetsResponseInit>;
 
 export function listOffsets(broker: Broker, call: ListCall): void {
-  void answer(broker, call);
+  answer(broker, call).catch((error: unknown) => call.fail(error));
 }
 
 async function answer(broker: Broker, call: ListCall): Promise<void> {
@@ -54,9 +56,10 @@ async function answer(broker: Broker, call: ListCall): Promise<void> {
           errorCode: 0,
           timestamp: found?.timestamp ?? -1,
           offset: found?.offset ?? -1,
-          leaderEpoch: found?.leaderEpoch ?? -1,
+          leaderEpoch: call.version >= LEADER_EPOCH_MIN_VERSION ? (found?.leaderEpoch ?? -1) : -1,
         });
       } catch (error) {
+        if (!(error instanceof MillraceError)) throw error;
         answers.push({ partitionIndex, errorCode: kafkaCode(error), timestamp: -1, offset: -1, leaderEpoch: -1 });
       }
     }
