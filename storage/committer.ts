@@ -86,6 +86,7 @@ export class Committer {
   /** Not yet started, in order; the last one takes what comes. */
   readonly #queue: Group[] = [];
   #inFlight: Group | undefined;
+  #inFlightSequence = 0;
   #nextNumber = 1;
   #timer: Timer | undefined;
   #isScheduled = false;
@@ -110,6 +111,10 @@ export class Committer {
   }
   get isStarved(): boolean {
     return this.#isStarved;
+  }
+  /** Everything in journal records below this has been settled. */
+  get settledSequence(): number {
+    return this.#inFlight === undefined ? this.#options.journal.nextSequence : this.#inFlightSequence;
   }
   /** Position of the newest part. */
   get newestPosition(): Position {
@@ -212,6 +217,7 @@ export class Committer {
     }
     this.#queue.shift();
     this.#inFlight = group;
+    this.#inFlightSequence = this.#options.journal.nextSequence;
     this.#run(group, direct, appends, others);
   }
 

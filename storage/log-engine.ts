@@ -419,7 +419,7 @@ export class LogEngine implements LogContext {
   }
 
   async #checkpoint(saveAll: boolean): Promise<void> {
-    const sequence = this.#journal.nextSequence;
+    const sequence = this.committer.settledSequence;
     this.#checkpointJournalBytes = this.#journal.writtenBytes;
     this.#checkpointSegmentBytes = this.writer.writtenBytes;
     this.checkpointNumber++;

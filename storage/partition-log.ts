@@ -125,6 +125,8 @@ export class PartitionLog implements Member, WriteTarget {
   readonly #unsynced = new Set<Segment>();
   #isWriting = false;
   #whenWritten: (() => void)[] = [];
+  #whenReleased: (() => void)[] = [];
+  #lastTask: Promise<void> = Promise.resolve();
   /** Runs that the direct write of the group in flight brings to the segments. */
   #directRuns: Run[] = [];
   #isOpenPartTaken: boolean;
@@ -163,7 +165,7 @@ export class PartitionLog implements Member, WriteTarget {
       this.#segments,
       this.#runs,
       (error) => this.fence(error),
-      () => this.#dropSegments(),
+      () => this.#released(),
     );
   }
 
@@ -338,7 +340,6 @@ export class PartitionLog implements Member, WriteTarget {
     committer.count(group, this, sizeBytes);
     this.#epochs.assign(leaderEpoch, baseOffset);
     this.#producers.apply(buffer, position, clock.now());
-    this.#context.markDirty(this);
     return { baseOffset, lastOffset: nextOffset - 1, appendTimeMs, position: group.number, isDuplicate: false };
   }
 
@@ -369,7 +370,7 @@ export class PartitionLog implements Member, WriteTarget {
     this.#segments.push(segment);
     if (before !== undefined && this.#producers.count > 0) {
       const bytes = this.#producers.encode();
-      writer.background(() => this.#saveProducers(segment.baseOffset, bytes));
+      writer.background(() => this.#exclusive(() => this.#saveProducers(segment.baseOffset, bytes)));
     }
     if (before !== undefined && before.writtenBytes === before.sizeBytes) writer.background(() => before.seal());
     return segment;
@@ -503,6 +504,8 @@ export class PartitionLog implements Member, WriteTarget {
     if (end >= 0) {
       assert(end > this.#highWatermark);
       this.#highWatermark = end;
+      // Only now, or a checkpoint begun since the append has taken it for covered.
+      this.#context.markDirty(this);
     }
     if (isDirect) {
       const runs = this.#directRuns;
@@ -641,12 +644,12 @@ export class PartitionLog implements Member, WriteTarget {
     assert(offset <= this.#endOffset, `${this.name}: start ${offset} is above the end ${this.#endOffset}`);
     if (offset <= this.#startOffset) return;
     this.#startOffset = offset;
-    this.#context.markDirty(this);
   }
 
   startDurable(offset: number): void {
     if (offset > this.#durableStart) this.#durableStart = offset;
     this.#epochs.truncateFromStart(this.#durableStart);
+    this.#context.markDirty(this);
     this.#dropSegments();
   }
 
@@ -712,9 +715,27 @@ export class PartitionLog implements Member, WriteTarget {
     this.wake();
   }
 
+  /** A segment that is to go has lost its last reader. */
+  #released(): void {
+    if (!this.isDeleted) this.#dropSegments();
+    const waiting = this.#whenReleased;
+    this.#whenReleased = [];
+    for (const resolve of waiting) resolve();
+  }
+
   /** The deletion is durable: the files go when the last write and read have ended. */
-  async remove(): Promise<void> {
+  remove(): Promise<void> {
+    return this.#exclusive(() => this.#remove());
+  }
+
+  async #remove(): Promise<void> {
     while (this.#isWriting) await this.#writeEnd();
+    for (const segment of this.#segments) segment.isDropped = true;
+    while (this.#segments.some((segment) => segment.readers > 0)) {
+      await new Promise<void>((resolve) => {
+        this.#whenReleased.push(resolve);
+      });
+    }
     const runs = this.#runs.unwritten();
     for (const run of runs) {
       this.#runs.written(run);
@@ -738,8 +759,23 @@ export class PartitionLog implements Member, WriteTarget {
     this.#captured = { offset: this.#endOffset, bytes: this.#producers.encode() };
   }
 
+  /** Work on the folder beside the log's own writes: one after the other, the removal last. */
+  #exclusive<T>(task: () => Promise<T>): Promise<T> {
+    const run = this.#lastTask.then(task);
+    // Who asked for it is told of its failure; the next one is not.
+    this.#lastTask = run.then(
+      () => {},
+      () => {},
+    );
+    return run;
+  }
+
   /** Brings what is durable to the segments, syncs it and answers its piece of the checkpoint; undefined if there is none. */
-  async checkpoint(saveAll: boolean): Promise<PartitionState | undefined> {
+  checkpoint(saveAll: boolean): Promise<PartitionState | undefined> {
+    return this.#exclusive(() => this.#checkpoint(saveAll));
+  }
+
+  async #checkpoint(saveAll: boolean): Promise<PartitionState | undefined> {
     const durableOffset = this.#highWatermark;
     while (this.#runs.firstUnwrittenOffset < durableOffset && !this.isDeleted) await this.writeBehind();
     if (this.#folder === undefined || this.isDeleted) return undefined;
@@ -785,6 +821,7 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   async #saveProducers(offset: number, bytes: Buffer): Promise<void> {
+    if (this.isDeleted) return;
     await this.#makeFolder();
     await writeSnapshot(this.#context.files.disk, `${this.#path}/${offsetFileName(offset)}.snapshot`, bytes);
   }

@@ -73,17 +73,14 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
 
   const states = new Map<string, PartitionState>();
   for (const state of checkpoint.partitions) states.set(keyText(partitionKey(state.topicId, state.index)), state);
+  // A deleted partition's folder may bear the name of a newer one by now: who it belongs to is looked up like that of any.
+  for (const [key, item] of news) if (item.isDeleted) states.delete(key);
   const folders = await identifyFolders(options, states, news, chain.files.at(-1)?.isSynced ?? true);
   const files = new OpenFiles(disk, options.openFilesMax);
   const touched = new Map<string, PartitionRecovery>();
   for (const [key, item] of news) {
     const state = states.get(key);
-    if (item.isDeleted) {
-      states.delete(key);
-      const folder = state?.folder ?? folders.get(key);
-      if (folder !== undefined) await removeFolder(options, folder);
-      continue;
-    }
+    if (item.isDeleted) continue;
     touched.set(key, new PartitionRecovery(options, files, key, item, state, folders.get(key)));
   }
   await inParallel(touched.values(), (recovery) => recovery.scan());
@@ -142,7 +139,7 @@ function notePart(news: Map<string, JournalNews>, part: ReadPart): void {
 
 /**
  * Folders that the checkpoint does not know: by partition key those of partitions that the journal names. Others were made
- * for what was never acknowledged and go; with `log.flush: written` the journal may have lost their mention, so they are
+ * for what was never acknowledged, or belong to deleted partitions, and go; with `log.flush: written` the journal may have lost their mention, so they are
  * set aside.
  */
 async function identifyFolders(
@@ -158,15 +155,13 @@ async function identifyFolders(
     if (known.has(folder)) continue;
     const identity = await dataDir.identify(folder);
     const key = identity && keyText(partitionKey(identity.topicId, identity.index));
-    if (key !== undefined && news.has(key) && !states.has(key) && !found.has(key)) found.set(key, folder);
-    else if (isSynced) await dataDir.remove(await dataDir.retire(folder));
+    const item = key === undefined ? undefined : news.get(key);
+    const isMissed = key !== undefined && item !== undefined && !states.has(key) && !found.has(key);
+    if (isMissed && !item.isDeleted) found.set(key, folder);
+    else if (isSynced || item?.isDeleted === true) await dataDir.remove(await dataDir.retire(folder));
     else warn(`${folder} is set aside as ${await dataDir.setAside(folder)}: the journal does not know it`);
   }
   return found;
-}
-
-async function removeFolder({ dataDir }: RecoveryOptions, folder: string): Promise<void> {
-  if (dataDir.folders.includes(folder)) await dataDir.remove(await dataDir.retire(folder));
 }
 
 /** Work on so many partitions at a time: as many as libuv has threads. */
@@ -251,36 +246,41 @@ class PartitionRecovery {
     if (this.#folder === undefined || this.#isFenced) return;
     const { disk } = this.#options;
     const present = new Set(await disk.list(this.#path));
-    const states = this.#state?.segments ?? [];
-    // What ends at or below the start may be gone already.
-    const kept = states.filter(
-      (_, index) => (states[index + 1]?.baseOffset ?? Number.POSITIVE_INFINITY) > this.#startOffset,
-    );
-    for (const state of kept) {
-      const isThere = present.has(`${offsetFileName(state.baseOffset)}.log`);
-      if (!isThere && state.writtenBytes > 0) {
-        // The last segment that the checkpoint knows may have ended and been removed since.
-        if (state.writtenOffset <= this.#startOffset) continue;
-        this.#fence(`segment ${state.baseOffset} is missing`);
-      }
-      this.#segments.push(Segment.fromState(this.#files, this.#path, state));
-    }
-    if (this.#segments.length === 0) this.#addFirst(present);
+    const later = this.#baseOfStart(present);
+    if (later >= 0) this.#segments.push(this.#newSegment(later));
+    else this.#addKnown(present);
     for (const segment of this.#segments.slice(0, -1)) segment.isSealed = true;
     if (this.#isFenced || this.#segments.length === 0) return;
     await this.#walk(present);
   }
 
-  /** Nothing known is left: the log begins with the file that holds the start, if it was made. */
-  #addFirst(present: ReadonlySet<string>): void {
+  /** Segments of the checkpoint, but for those that end at or below the start: they may be gone already. */
+  #addKnown(present: ReadonlySet<string>): void {
+    const states = this.#state?.segments ?? [];
+    for (const [index, state] of states.entries()) {
+      if (index + 1 < states.length && states[index + 1].baseOffset <= this.#startOffset) continue;
+      if (!present.has(`${offsetFileName(state.baseOffset)}.log`)) {
+        if (state.writtenOffset <= this.#startOffset) continue;
+        if (state.writtenBytes > 0) this.#fence(`segment ${state.baseOffset} is missing`);
+      }
+      this.#segments.push(Segment.fromState(this.#files, this.#path, state));
+    }
+  }
+
+  /**
+   * Base offset of the segment that holds the start, if it was made since the checkpoint; else −1. What is below it is not
+   * looked at: it may be gone, or back without its unsynced bytes.
+   */
+  #baseOfStart(present: ReadonlySet<string>): number {
+    const known = this.#state?.segments.at(-1);
     let base = -1;
     for (const name of present) {
       const match = /^([0-9]{20})\.log$/.exec(name);
       const offset = match === null ? -1 : Number(match[1]);
-      const isAfterKnown = offset >= (this.#state?.segments.at(-1)?.writtenOffset ?? 0);
-      if (isAfterKnown && offset <= this.#startOffset && offset > base) base = offset;
+      const isNew = known === undefined ? offset >= 0 : offset > known.baseOffset && offset >= known.writtenOffset;
+      if (isNew && offset <= this.#startOffset && offset > base) base = offset;
     }
-    if (base >= 0) this.#segments.push(this.#newSegment(base));
+    return base;
   }
 
   #newSegment(baseOffset: number): Segment {

@@ -328,7 +328,11 @@ export class Segment implements IndexHolder {
   }
 
   /** Ends its use: closes the file and lets its indexes go. */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    return this.#exclusive(() => this.#close());
+  }
+
+  async #close(): Promise<void> {
     this.#files.indexGone(this);
     await this.file.close();
   }
@@ -339,7 +343,7 @@ export class Segment implements IndexHolder {
   }
 
   async #retire(): Promise<void> {
-    await this.close();
+    await this.#close();
     const { disk } = this.#files;
     for (const ending of SEGMENT_ENDINGS) {
       const path = this.path + ending;
