@@ -83,6 +83,8 @@ export class MetadataState implements StateMachine<MetadataEvent> {
     switch (event.kind) {
       case 'topicCreated': {
         const { name, id, isInternal, partitionCount, overrides } = event;
+        // A log that was being rewritten when the broker ended tells of a topic twice.
+        this.#partitionCount -= this.byId(id)?.partitionCount ?? 0;
         this.#topics.set(name, { name, id, isInternal, partitionCount, overrides });
         this.#ids.set(id, name);
         this.#flatNames.set(flat(name), name);

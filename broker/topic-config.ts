@@ -31,6 +31,8 @@ export interface TopicConfig {
   readonly documentation: string;
 }
 
+/** As for any string Kafka stores. */
+const VALUE_LENGTH_MAX = 32_767;
 const LONG_MAX = 2n ** 63n - 1n;
 const INT_MAX = 2n ** 31n - 1n;
 const LONG_MAX_TEXT = String(LONG_MAX);
@@ -241,6 +243,8 @@ export function topicConfig(name: string): TopicConfig {
 /** The value in its canonical text; INVALID_CONFIG if its type, range or choice is wrong, or it is not served. */
 export function parseTopicConfig(name: string, value: string): string {
   const config = topicConfig(name);
+  if (value.length > VALUE_LENGTH_MAX)
+    throw invalid(`The value of ${name} has ${value.length} characters, at most ${VALUE_LENGTH_MAX} are allowed`);
   const text = value.trim();
   const parsed = parseByType(config, name, text);
   const problem = config.check?.(parsed, name);

@@ -91,7 +91,14 @@ export class TopicRegistry {
       index: 0,
       config: stateLogConfig,
     });
-    this.#log = new StateLog(parts.engine, partition, this.#state, parts.clock);
+    this.#log = new StateLog(
+      parts.engine,
+      partition,
+      this.#state,
+      parts.clock,
+      // The rest is for the framing of the commit.
+      Math.floor(parts.options['journal.entry.bytes'] / 2),
+    );
   }
 
   /** Reads the metadata log and opens every partition. Once, before anything else. */

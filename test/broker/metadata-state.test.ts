@@ -86,6 +86,9 @@ test('a state read back from its events, or from its live ones, is the same', (t
       }
       const rewritten = new MetadataState();
       for (const event of state.live()) rewritten.apply(stored(rewritten, event));
+      // A rewrite that a crash cut short leaves all events and some of the live ones.
+      let left = steps.length % 4;
+      for (const event of state.live()) if (left-- > 0) replayed.apply(stored(replayed, event));
       t.deepEqual(view(replayed), view(state));
       t.deepEqual(view(rewritten), view(state));
       // Counts are sums, whatever the way here.

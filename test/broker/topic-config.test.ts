@@ -113,6 +113,13 @@ test('what is not served is refused with a reason', (t) => {
   t.regex(refused('compression.type', 'zstd'), /^compression\.type=zstd is not supported: /);
 });
 
+test('a value has a limit', (t) => {
+  const long = `0:1${',0:1'.repeat(8191)}`;
+  t.is(long.length, 32_767);
+  t.is(parseTopicConfig('leader.replication.throttled.replicas', long), '0:1');
+  t.regex(refused('leader.replication.throttled.replicas', `${long},0:1`), /at most 32767/);
+});
+
 test('a set is checked as a whole', (t) => {
   t.throws(() => checkTopicConfigs([['retention.ms', null]]), {
     code: 'INVALID_CONFIG',

@@ -69,6 +69,9 @@ export function ask<Request, RequestInit, Response, ResponseInit>(
     replyNothing() {
       if (answers++ > 0) throw new Error(`${api.name} was answered twice`);
     },
+    fail(error) {
+      throw error;
+    },
   });
   return {
     get response() {
