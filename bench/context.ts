@@ -129,14 +129,11 @@ export class Context {
   }
 }
 
-/** All syncs that Millrace counts (journal, direct segment writes, checkpoints); undefined for a peer. */
+/** Syncs that Millrace counts; undefined for a peer. */
 export function syncCount(metrics: Map<string, number>): number | undefined {
-  let sum: number | undefined;
-  for (const [name, value] of metrics) {
-    if (/^millrace_[a-z_]*syncs_total\b/.test(name) || /^millrace_[a-z_]*sync_seconds_count\b/.test(name))
-      sum = (sum ?? 0) + value;
-  }
-  return sum;
+  const journal = metrics.get('millrace_log_syncs_total{way="journal"}');
+  const direct = metrics.get('millrace_log_syncs_total{way="direct"}');
+  return journal === undefined || direct === undefined ? undefined : journal + direct;
 }
 
 /** In each round another target goes first, so that none always runs on a machine that the last one left hot. */

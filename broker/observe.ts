@@ -14,7 +14,8 @@ export interface Observed {
   connections: ReadonlySet<KafkaConnection>;
 }
 
-export function observeBroker(metrics: Metrics, { broker, fetch, apis, connections }: Observed): void {
+export function observeBroker(metrics: Metrics, { broker, engine, fetch, apis, connections }: Observed): void {
+  observeLog(metrics, engine, broker.options['log.flush'] === 'synced');
   metrics.observed('gauge', 'millrace_kafka_connections', 'Open Kafka connections.', () => connections.size);
   metrics.observed('counter', 'millrace_kafka_requests_total', 'Requests by API.', () =>
     [...apis.values()].map(({ name, requests }): [Record<string, string>, number] => [{ api: name }, requests]),
@@ -38,4 +39,41 @@ export function observeBroker(metrics: Metrics, { broker, fetch, apis, connectio
   metrics.observed('gauge', 'millrace_disk_full', '1 while client appends are refused for lack of disk space.', () =>
     broker.engine.isFull ? 1 : 0,
   );
+}
+
+function observeLog(metrics: Metrics, engine: EmbeddedEngine, isSynced: boolean): void {
+  const groupSeconds = metrics.histogram(
+    'millrace_log_group_seconds',
+    'Time to write a group of appends and, with log.flush synced, to sync it.',
+  );
+  engine.onGroupMs((ms) => groupSeconds.observe(ms / 1000));
+  metrics.observed(
+    'counter',
+    'millrace_log_syncs_total',
+    'Syncs that acknowledgements waited for: journal records and direct segment writes. Those of checkpoints are not counted.',
+    () => {
+      const { journalRecords, directWrites } = engine.counters;
+      return [
+        [{ way: 'journal' }, isSynced ? journalRecords : 0],
+        [{ way: 'direct' }, isSynced ? directWrites : 0],
+      ];
+    },
+  );
+  const counters: readonly (readonly [string, string, () => number])[] = [
+    ['millrace_journal_written_bytes_total', 'Bytes written to the journal.', () => engine.counters.journalBytes],
+    ['millrace_segment_writes_total', 'Writes to segments.', () => engine.counters.segmentWrites],
+    ['millrace_checkpoints_total', 'Checkpoints completed.', () => engine.counters.checkpoints],
+  ];
+  for (const [name, help, read] of counters) metrics.observed('counter', name, help, read);
+  const gauges: readonly (readonly [string, string, () => number])[] = [
+    [
+      'millrace_journal_bytes',
+      'Journal not covered by a checkpoint: a restart reads it.',
+      () => engine.counters.journalHeldBytes,
+    ],
+    ['millrace_tail_cache_bytes', 'Memory of the tail cache.', () => engine.counters.cacheBytes],
+    ['millrace_unwritten_bytes', 'Appended bytes that are not in a segment yet.', () => engine.counters.unwrittenBytes],
+    ['millrace_open_files', 'Open segment files.', () => engine.counters.openFiles],
+  ];
+  for (const [name, help, read] of gauges) metrics.observed('gauge', name, help, read);
 }

@@ -62,6 +62,8 @@ export interface LogCounters {
   groups: number;
   journalRecords: number;
   journalBytes: number;
+  /** Of those, not covered by a checkpoint: what a restart has to read. */
+  journalHeldBytes: number;
   directWrites: number;
   segmentWrites: number;
   checkpoints: number;
@@ -121,6 +123,8 @@ export class LogEngine implements LogContext {
   #whenStarved: (() => void)[] = [];
   #checkpointJournalBytes = 0;
   #checkpointSegmentBytes = 0;
+  /** Journal written before the last checkpoint that was completed. */
+  #coveredJournalBytes = 0;
   #freeSpaceTimer: Timer | undefined;
   #checkpointCount = 0;
 
@@ -226,6 +230,7 @@ export class LogEngine implements LogContext {
       groups: this.committer.groupCount,
       journalRecords: this.committer.recordCount,
       journalBytes: this.#journal.writtenBytes,
+      journalHeldBytes: this.#journal.writtenBytes - this.#coveredJournalBytes,
       directWrites: this.committer.directCount,
       segmentWrites: this.writer.writeCount,
       checkpoints: this.#checkpointCount,
@@ -420,7 +425,8 @@ export class LogEngine implements LogContext {
 
   async #checkpoint(saveAll: boolean): Promise<void> {
     const sequence = this.committer.settledSequence;
-    this.#checkpointJournalBytes = this.#journal.writtenBytes;
+    const journalBytes = this.#journal.writtenBytes;
+    this.#checkpointJournalBytes = journalBytes;
     this.#checkpointSegmentBytes = this.writer.writtenBytes;
     this.checkpointNumber++;
     const dirty = [...this.#dirty];
@@ -441,6 +447,7 @@ export class LogEngine implements LogContext {
     const head = { sequence, leaderEpoch: this.leaderEpoch };
     await writeCheckpoint(this.#disk, `${this.dataDir.path}/checkpoint`, head, [...this.#pieces.values()]);
     this.#checkpointCount++;
+    this.#coveredJournalBytes = journalBytes;
     this.#journal.release(sequence);
   }
 
