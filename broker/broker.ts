@@ -7,6 +7,24 @@ import type { GroupCoordinator } from './groups.ts';
 import type { ProducerIds } from './producers.ts';
 import type { TopicRegistry } from './topics.ts';
 
+/** What went through the broker since its start; hot paths add to it, `/metrics` shows it. */
+export interface Traffic {
+  producedBatches: number;
+  producedRecords: number;
+  producedBytes: number;
+  /** Batches that a producer sent again and the log had already. */
+  duplicateBatches: number;
+  fetchedBytes: number;
+}
+
+export const noTraffic = (): Traffic => ({
+  producedBatches: 0,
+  producedRecords: 0,
+  producedBytes: 0,
+  duplicateBatches: 0,
+  fetchedBytes: 0,
+});
+
 export interface Broker {
   readonly clock: Clock;
   readonly random: Random;
@@ -20,6 +38,7 @@ export interface Broker {
   readonly groups: GroupCoordinator;
   readonly producerIds: ProducerIds;
   readonly access: Access;
+  readonly traffic: Traffic;
   /** Where Kafka clients that came through `connection` find this node. */
   advertised(connection: { localHost: string; localPort: number }): { host: string; port: number };
 }

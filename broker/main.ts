@@ -12,7 +12,7 @@ import { loadNative } from '../storage/native.ts';
 import { NodeDisk } from '../storage/node-disk.ts';
 import { openAccess } from './access.ts';
 import { listenHttp } from './admin.ts';
-import type { Broker } from './broker.ts';
+import { type Broker, noTraffic } from './broker.ts';
 import { type Options, resolveOptions } from './config.ts';
 import { openEmbeddedEngine } from './embedded-engine.ts';
 import { GroupCoordinator } from './groups.ts';
@@ -100,6 +100,7 @@ export async function openBroker({ disk, clock, random, dataDir, options, log }:
     groups,
     producerIds: new ProducerIds(engine.leaderEpoch),
     access: openAccess,
+    traffic: noTraffic(),
     advertised: advertiser(options),
   };
   const fetch = new FetchHandler(new FetchSessions(clock, random, options['fetch.sessions.max']));

@@ -1,6 +1,7 @@
 /** What `/metrics` shows: read from the parts when somebody looks, so the hot paths carry only plain counters. */
 import type { Broker } from './broker.ts';
 import type { EmbeddedEngine } from './embedded-engine.ts';
+import type { Partition } from './engine.ts';
 import type { ApiTable } from './kafka/api-table.ts';
 import type { KafkaConnection } from './kafka/connection.ts';
 import type { FetchHandler } from './kafka/fetch.ts';
@@ -20,6 +21,17 @@ export function observeBroker(metrics: Metrics, { broker, engine, fetch, apis, c
   metrics.observed('counter', 'millrace_kafka_requests_total', 'Requests by API.', () =>
     [...apis.values()].map(({ name, requests }): [Record<string, string>, number] => [{ api: name }, requests]),
   );
+  const { traffic } = broker;
+  for (const [name, help, read] of [
+    ['millrace_produced_batches_total', 'Batches appended for producers.', () => traffic.producedBatches],
+    ['millrace_produced_records_total', 'Records appended for producers.', () => traffic.producedRecords],
+    ['millrace_produced_bytes_total', 'Bytes appended for producers.', () => traffic.producedBytes],
+    ['millrace_duplicate_batches_total', 'Batches sent again and not stored again.', () => traffic.duplicateBatches],
+    ['millrace_fetched_bytes_total', 'Bytes of batches answered to consumers.', () => traffic.fetchedBytes],
+  ] as const) {
+    metrics.observed('counter', name, help, read);
+  }
+  observePartitions(metrics, broker);
   metrics.observed('gauge', 'millrace_fetch_sessions', 'Incremental fetch sessions.', () => fetch.sessions.count);
   metrics.observed(
     'counter',
@@ -39,6 +51,59 @@ export function observeBroker(metrics: Metrics, { broker, engine, fetch, apis, c
   metrics.observed('gauge', 'millrace_disk_full', '1 while client appends are refused for lack of disk space.', () =>
     broker.engine.isFull ? 1 : 0,
   );
+}
+
+/** Above so many partitions (or committed offsets) a page would take longer to make than it is worth: they are left out. */
+const SAMPLES_MAX = 10_000;
+type Samples = [Record<string, string>, number][];
+
+function observePartitions(metrics: Metrics, broker: Broker): void {
+  const each = (read: (partition: Partition) => number) => (): Samples => {
+    const samples: Samples = [];
+    if (broker.topics.partitionCount > SAMPLES_MAX) return samples;
+    for (const { name, partitions } of broker.topics) {
+      for (const partition of partitions)
+        samples.push([{ topic: name, partition: `${partition.index}` }, read(partition)]);
+    }
+    return samples;
+  };
+  metrics.observed(
+    'gauge',
+    'millrace_partition_end_offset',
+    'High watermark; its rate is records a second.',
+    each(({ highWatermark }) => highWatermark),
+  );
+  metrics.observed(
+    'gauge',
+    'millrace_partition_start_offset',
+    'First offset kept.',
+    each(({ startOffset }) => startOffset),
+  );
+  metrics.observed(
+    'gauge',
+    'millrace_partition_bytes',
+    'Size of the segments.',
+    each(({ sizeBytes }) => sizeBytes),
+  );
+  metrics.observed(
+    'gauge',
+    'millrace_group_lag',
+    'Records between the committed offset and the high watermark.',
+    () => {
+      const samples: Samples = [];
+      for (const { group, topic, partition, offset } of broker.groups.committed()) {
+        if (samples.length === SAMPLES_MAX) break;
+        const end = broker.topics.partition(topic, partition)?.highWatermark;
+        if (end !== undefined) samples.push([{ group, topic, partition: `${partition}` }, Math.max(0, end - offset)]);
+      }
+      return samples;
+    },
+  );
+  metrics.observed('gauge', 'millrace_groups', 'Groups by state.', () => {
+    const counts = new Map<string, number>();
+    for (const { state } of broker.groups.groups()) counts.set(state, (counts.get(state) ?? 0) + 1);
+    return [...counts].map(([state, count]): Samples[number] => [{ state }, count]);
+  });
 }
 
 function observeLog(metrics: Metrics, engine: EmbeddedEngine, isSynced: boolean): void {

@@ -318,7 +318,10 @@ class Fetch {
         slice?.release();
         continue;
       }
-      if (slice) slices.push(slice);
+      if (slice) {
+        slices.push(slice);
+        this.#broker.traffic.fetchedBytes += slice.sizeBytes;
+      }
       let partitions = byTopic.get(target.topic);
       if (!partitions) {
         partitions = [];

@@ -22,6 +22,7 @@ type ProduceCall = Call<ProduceRequest, ProduceResponseInit>;
 const WAITED: AppendOptions = { origin: 'client', urgency: 'waited' };
 const LAZY: AppendOptions = { origin: 'client', urgency: 'lazy' };
 const COMPRESSION_MASK = 0x07;
+const TRANSACTIONAL_MASK = 0x10;
 const ZSTD = 4;
 /** Produce requests before this version may not carry zstd (KIP-110). */
 const ZSTD_MIN_VERSION = 7;
@@ -126,12 +127,24 @@ function appendChecked(
     );
   }
   checkProducedBatch(records, 0, records.length, { maxBytes: partition.config.maxMessageBytes });
-  const codec = batchAttributes(records, 0) & COMPRESSION_MASK;
+  const attributes = batchAttributes(records, 0);
+  // Transactions come later; a batch of one must not pass as an ordinary one.
+  if (attributes & TRANSACTIONAL_MASK) throw new MillraceError('INVALID_TXN_STATE', 'transactions are not served yet');
+  const codec = attributes & COMPRESSION_MASK;
   if (codec !== 0) {
     if (codec === ZSTD && call.version < ZSTD_MIN_VERSION) throw new MillraceError('UNSUPPORTED_COMPRESSION_TYPE');
     checkCompressedRecords(records, 0, broker.options['decompressed.bytes.max']);
   }
-  return partition.append(records, options);
+  const appended = partition.append(records, options);
+  const { traffic } = broker;
+  if (appended.isDuplicate) {
+    traffic.duplicateBatches++;
+  } else {
+    traffic.producedBatches++;
+    traffic.producedRecords += appended.lastOffset - appended.baseOffset + 1;
+    traffic.producedBytes += records.length;
+  }
+  return appended;
 }
 
 /**

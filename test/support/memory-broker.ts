@@ -1,5 +1,5 @@
 /** The Kafka door on the engine in memory, without sockets: what a test sends and what it gets is bytes. */
-import type { Broker } from '../../broker/broker.ts';
+import { type Broker, noTraffic } from '../../broker/broker.ts';
 import { openAccess } from '../../broker/access.ts';
 import { resolveOptions } from '../../broker/config.ts';
 import { GroupCoordinator } from '../../broker/groups.ts';
@@ -115,6 +115,7 @@ export async function openMemoryBroker(
     groups,
     producerIds: new ProducerIds(1),
     access: openAccess,
+    traffic: noTraffic(),
     advertised: ({ localHost, localPort }) => ({ host: localHost, port: localPort }),
   };
   const apiRows = apiTable(new FetchHandler(new FetchSessions(clock, random, 10)), new Metrics());

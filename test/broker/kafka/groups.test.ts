@@ -97,6 +97,9 @@ class Client {
         answers.push(api.readResponse(new Reader(writer.finish()), version));
       },
       replyNothing: () => {},
+      fail: (error) => {
+        throw error;
+      },
     };
     void handle(this.memory.broker as Broker, call);
     // The frame's buffer is used again for the next request.
