@@ -471,10 +471,14 @@ class PartitionRecovery {
     this.#changed.add(segment);
   }
 
+  async #makeFolder(): Promise<void> {
+    const identity = { topicId: this.#topicId, index: this.#index };
+    this.#folder = await this.#options.dataDir.createPartition(this.#topic, identity);
+  }
+
   async #append(bytes: Buffer, startsSegment: boolean): Promise<void> {
-    const { dataDir } = this.#options;
     const baseOffset = batchBaseOffset(bytes, 0);
-    this.#folder ??= await dataDir.createPartition(this.#topic, { topicId: this.#topicId, index: this.#index });
+    if (this.#folder === undefined) await this.#makeFolder();
     let segment = this.#segments.at(-1);
     if (segment === undefined || (startsSegment && segment.writtenBytes > 0)) {
       if (segment !== undefined) segment.isSealed = true;
@@ -498,12 +502,17 @@ class PartitionRecovery {
 
   /** Syncs what was changed and answers what the next checkpoint says of the partition; undefined if it has nothing. */
   async finish(): Promise<PartitionState | undefined> {
-    if (this.#folder === undefined) return undefined;
+    if (this.#folder === undefined) {
+      if (this.#startOffset === 0) return undefined;
+      // Everything it had is below its start: where it goes on must be known all the same.
+      await this.#makeFolder();
+    }
     if (!this.#isFenced) await this.#sync();
     for (const segment of this.#segments) await segment.close();
     const segments =
       this.#isFenced && this.#state !== undefined ? this.#state.segments : this.#segments.map((s) => s.state());
     this.#epochs.truncateFromStart(this.#startOffset);
+    assert(this.#folder !== undefined);
     return {
       topicId: this.#topicId,
       index: this.#index,
