@@ -41,6 +41,7 @@ export const GROUPS_TOPIC = '__consumer_offsets';
 
 /** Kept whole and rewritten by its owner; the rest is as for any topic. */
 const GROUPS_TOPIC_CONFIGS = new Map([
+  ['cleanup.policy', 'compact'],
   ['retention.ms', '-1'],
   ['retention.bytes', '-1'],
   ['segment.bytes', String(64 * 1024 * 1024)],
