@@ -34,6 +34,7 @@ import {
   describeTopicConfigs,
   type ConfigEntry,
 } from './config-entries.ts';
+import { failureOf } from './failure.ts';
 import { refuseInternal } from './topic-admin.ts';
 
 /** `ConfigResource.Type` of Kafka. */
@@ -58,12 +59,6 @@ function authorize(call: Allowing, operation: Operation, { resourceType, resourc
   } else if (!call.allows(operation, 'CLUSTER', CLUSTER)) throw new MillraceError('CLUSTER_AUTHORIZATION_FAILED');
 }
 
-/** Code and message of an expected failure; anything else goes on up. */
-function failed(error: unknown): { errorCode: number; errorMessage: string } {
-  if (error instanceof MillraceError) return { errorCode: errors[error.code].kafka, errorMessage: error.message };
-  throw error;
-}
-
 export function describeConfigs(broker: Broker, call: Call<DescribeConfigsRequest, DescribeConfigsResponseInit>): void {
   const { includeSynonyms, includeDocumentation } = call.request;
   const results = call.request.resources.map((resource): DescribeConfigsResponseResultInit => {
@@ -81,7 +76,7 @@ export function describeConfigs(broker: Broker, call: Call<DescribeConfigsReques
         }));
       return { errorCode: 0, errorMessage: '', resourceType, resourceName, configs };
     } catch (error) {
-      return { ...failed(error), resourceType, resourceName, configs: [] };
+      return { ...failureOf(error), resourceType, resourceName, configs: [] };
     }
   });
   broker.topics.whenDurable(() => call.reply({ results }));
@@ -144,7 +139,7 @@ function alter(
       if (!options.validateOnly) change();
       return { errorCode: 0, errorMessage: null, resourceType, resourceName };
     } catch (error) {
-      return { ...failed(error), resourceType, resourceName };
+      return { ...failureOf(error), resourceType, resourceName };
     }
   });
 }

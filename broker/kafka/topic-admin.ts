@@ -23,18 +23,13 @@ import type { Topic } from '../topics.ts';
 import { CLUSTER } from './authorized-operations.ts';
 import type { Call } from './call.ts';
 import { describeTopicConfigs } from './config-entries.ts';
+import { failureOf } from './failure.ts';
 
 type CreateTopicsCall = Call<CreateTopicsRequest, CreateTopicsResponseInit>;
 
 /** Result fields of KIP-525 (partitions, configs) and KIP-516 (topic id). */
 const ECHO_MIN_VERSION = 5;
 const NAME_OF_KAFKAS_METADATA = '__cluster_metadata';
-
-/** Code and message of an expected failure; anything else goes on up. */
-function failed(error: unknown): { errorCode: number; errorMessage: string } {
-  if (error instanceof MillraceError) return { errorCode: errors[error.code].kafka, errorMessage: error.message };
-  throw error;
-}
 
 /** Keys that occur more than once. */
 function repeated<T>(keys: readonly T[]): Set<T> {
@@ -59,7 +54,7 @@ export function createTopics(broker: Broker, call: CreateTopicsCall): void {
         throw new MillraceError('POLICY_VIOLATION', 'Excessively large number of partitions per request.');
       topics.push(createTopic(broker, call, topic));
     } catch (error) {
-      topics.push({ name, topicId: ZERO_UUID, ...failed(error) });
+      topics.push({ name, topicId: ZERO_UUID, ...failureOf(error) });
     }
   }
   broker.topics.whenDurable(() => call.reply({ topics }));
@@ -207,7 +202,7 @@ export function deleteTopics(broker: Broker, call: DeleteTopicsCall): void {
       responses.push({ name: topic.name, topicId: topic.id, errorCode: 0 });
     } catch (error) {
       const name = version >= DELETE_BY_ID_MIN_VERSION ? target.name : (target.name ?? '');
-      responses.push({ name, topicId: target.topicId, ...failed(error) });
+      responses.push({ name, topicId: target.topicId, ...failureOf(error) });
     }
   }
   broker.topics.whenDurable(() => call.reply({ responses }));
@@ -253,7 +248,7 @@ export function createPartitions(broker: Broker, call: CreatePartitionsCall): vo
       addPartitions(broker, topic, request.validateOnly);
       results.push({ name, errorCode: 0, errorMessage: null });
     } catch (error) {
-      results.push({ name, ...failed(error) });
+      results.push({ name, ...failureOf(error) });
     }
   }
   broker.topics.whenDurable(() => call.reply({ results }));
