@@ -112,22 +112,16 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
       validateOnly: fc.boolean(),
     }),
   ),
-  steps(
-    apis.Metadata,
-    metadata,
-    (version): fc.Arbitrary<MetadataRequestInit> =>
-      fc.record({
-        topics:
-          version === 0
-            ? list(fc.record({ name }))
-            : fc.option(
-                version >= 10 ? list(fc.record({ name: fc.option(name), topicId: uuid })) : list(fc.record({ name })),
-              ),
-        ...(version >= 4 ? { allowAutoTopicCreation: fc.boolean() } : {}),
-        ...(version >= 8 ? { includeTopicAuthorizedOperations: fc.boolean() } : {}),
-        ...(version >= 8 && version <= 10 ? { includeClusterAuthorizedOperations: fc.boolean() } : {}),
-      }),
-  ),
+  steps(apis.Metadata, metadata, (version): fc.Arbitrary<MetadataRequestInit> => {
+    const topic: fc.Arbitrary<{ name: string | null; topicId?: string }> =
+      version >= 10 ? fc.record({ name: fc.option(name), topicId: uuid }) : fc.record({ name });
+    return fc.record({
+      topics: version === 0 ? list(topic) : fc.option(list(topic)),
+      ...(version >= 4 ? { allowAutoTopicCreation: fc.boolean() } : {}),
+      ...(version >= 8 ? { includeTopicAuthorizedOperations: fc.boolean() } : {}),
+      ...(version >= 8 && version <= 10 ? { includeClusterAuthorizedOperations: fc.boolean() } : {}),
+    });
+  }),
   steps(apis.DescribeTopicPartitions, describeTopicPartitions, () =>
     fc.record({
       topics: list(fc.record({ name })),
