@@ -148,7 +148,9 @@ export async function killRepeatedly({ rounds, seed, flush, say }: KillOptions):
   await broker.start();
   await judge(kafka, ledger);
   await broker.end('SIGTERM');
-  await rm(dataDir, { recursive: true, force: true });
+  // Evidence stays.
+  if (ledger.faults.length === 0) await rm(dataDir, { recursive: true, force: true });
+  else say(`data folder kept: ${dataDir}`);
   return {
     kills: rounds,
     sent: ledger.sent,
