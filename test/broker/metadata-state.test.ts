@@ -52,10 +52,10 @@ function eventFor(state: MetadataState, { act, pick, values }: Operation, sequen
 function view(state: MetadataState) {
   const byName = [...state.topics()].sort((a, b) => (a.name < b.name ? -1 : 1));
   return {
-    topics: byName.map((topic) => ({ ...topic, overrides: [...topic.overrides].sort() })),
+    topics: byName.map((topic) => ({ ...topic, overrides: Object.fromEntries(topic.overrides) })),
     ids: byName.map(({ id }) => state.byId(id)?.name),
     collisions: names.map((name) => state.collision(name)),
-    options: (['node', 'cluster'] as const).map((scope) => [...state.dynamicOptions(scope)].sort()),
+    options: (['node', 'cluster'] as const).map((scope) => Object.fromEntries(state.dynamicOptions(scope))),
     counts: [state.topicCount, state.partitionCount],
   };
 }

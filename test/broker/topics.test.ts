@@ -33,7 +33,7 @@ function view(registry: TopicRegistry) {
     name,
     id,
     isInternal,
-    overrides: [...overrides].sort(),
+    overrides: Object.fromEntries(overrides),
     partitions: partitions.map(({ index, topicId, topic, config, endOffset }) => ({
       index,
       topicId,

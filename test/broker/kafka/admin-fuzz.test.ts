@@ -192,7 +192,7 @@ function view({ topics, options }: TopicsBroker) {
     topics: topics.all().map(({ name, id, overrides, partitions }) => ({
       name,
       id,
-      overrides: [...overrides].sort(),
+      overrides: Object.fromEntries(overrides),
       configs: partitions.map(({ config }) => config),
     })),
   };
