@@ -238,7 +238,19 @@ function run(args, options) {
   const env = { ...process.env, UV_THREADPOOL_SIZE: process.env.UV_THREADPOOL_SIZE ?? POOL_THREADS };
   const child = spawn(process.execPath, args, { stdio: 'inherit', env, ...options });
   forwardSignals(child);
+  if (process.env.npm_lifecycle_event) endWithParent(child);
   return exited(child);
+}
+
+/** A signal to npm ends the shell between npm and us, which does not pass it on: we notice that our parent changed. */
+function endWithParent(child) {
+  const parent = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    child.kill('SIGTERM');
+  }, 100);
+  child.once('exit', () => clearInterval(timer));
 }
 
 /**
