@@ -128,7 +128,7 @@ export class GroupCoordinator {
     const now = this.#now();
     // A crash may have come between the end of a topic and that of its offsets.
     this.#deleteOffsets((_group, topic, { topicId }) => !this.#isTopic(topic, topicId));
-    for (const group of [...this.#groups.values()]) {
+    for (const group of this.#groups.values()) {
       group.restartSessions(now);
       this.#membersBytes += group.membersBytes;
       this.#settle(group);
@@ -498,8 +498,12 @@ export class GroupCoordinator {
     this.#timerAtMs = atMs;
     this.#timer = this.#clock.after(Math.max(0, Math.ceil(atMs - this.#clock.monotonic())), () => {
       this.#timerAtMs = Number.POSITIVE_INFINITY;
-      this.#tick();
-      this.#setTimer();
+      // After what has arrived: a process that stood still must not take waiting heartbeats for silence.
+      this.#clock.endOfTurn(() => {
+        if (this.#isClosed) return;
+        this.#tick();
+        this.#setTimer();
+      });
     });
   }
 

@@ -100,8 +100,17 @@ export function offsetFetch(broker: Broker, call: FetchCall): void {
   const { request, version } = call;
   let response: OffsetFetchResponseInit;
   if (version >= 8) {
+    const whole = new Set<string>();
     response = {
-      groups: request.groups.map((group) => ({ groupId: group.groupId, ...fetchGroup(broker, call, group) })),
+      groups: request.groups.map((group) => {
+        const { groupId, topics } = group;
+        // All of a group once is enough; a short request must not ask for an answer of any size.
+        if (topics === null && whole.has(groupId)) {
+          return { groupId, topics: [], errorCode: errors.INVALID_REQUEST.kafka };
+        }
+        if (topics === null) whole.add(groupId);
+        return { groupId, ...fetchGroup(broker, call, group) };
+      }),
     };
   } else {
     const { topics, errorCode } = fetchGroup(broker, call, request);

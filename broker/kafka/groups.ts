@@ -160,16 +160,20 @@ export function leaveGroup(broker: Broker, call: Call<LeaveGroupRequest, LeaveGr
 type DescribedGroup = DescribeGroupsResponseInit['groups'][number];
 
 export function describeGroups(broker: Broker, call: Call<DescribeGroupsRequest, DescribeGroupsResponseInit>): void {
+  const described = new Set<string>();
   const groups = call.request.groups.map((groupId) => {
+    // Once is enough; a short request must not ask for an answer of any size.
+    if (described.has(groupId)) return undescribed(groupId, 'INVALID_REQUEST', '');
+    described.add(groupId);
     if (!call.allows('DESCRIBE', 'GROUP', groupId)) return undescribed(groupId, 'GROUP_AUTHORIZATION_FAILED', '');
     const group = broker.groups.get(groupId);
     // Before version 6 an unknown group is one that is Dead (KIP-1043).
     if (group === undefined && call.version >= 6) {
       return undescribed(groupId, 'GROUP_ID_NOT_FOUND', 'Dead', `Group ${groupId} not found.`);
     }
-    const described = group === undefined ? undescribed(groupId, 'NONE', 'Dead') : describe(group);
-    if (!call.request.includeAuthorizedOperations) return described;
-    return { ...described, authorizedOperations: authorizedOperations(call, 'GROUP', groupId) };
+    const answer = group === undefined ? undescribed(groupId, 'NONE', 'Dead') : describe(group);
+    if (!call.request.includeAuthorizedOperations) return answer;
+    return { ...answer, authorizedOperations: authorizedOperations(call, 'GROUP', groupId) };
   });
   broker.groups.whenDurable(() => call.reply({ groups }));
 }

@@ -460,6 +460,34 @@ test('OffsetFetch: what is not allowed is refused in the form of its version', a
   t.like(client.ask('OffsetFetch', 8, { groups: [{ groupId: 's', topics }] }).groups[0], { errorCode: 30, topics: [] });
 });
 
+test('a short request cannot ask for the same large answer many times', async (t) => {
+  const client = await Client.open();
+  client.ask('OffsetCommit', 8, {
+    groupId: 's',
+    memberId: '',
+    topics: [{ name: 't1', partitions: [partitionOf(0, 1)] }],
+  });
+  const { groups } = client.ask('OffsetFetch', 9, {
+    groups: [
+      { groupId: 's', topics: null },
+      { groupId: 's', topics: [{ name: 't1', partitionIndexes: [0] }] },
+      { groupId: 's', topics: null },
+    ],
+  });
+  t.deepEqual(
+    groups.map(({ topics, errorCode }) => [topics.length, errorCode]),
+    [
+      [1, 0],
+      [1, 0],
+      [0, code('INVALID_REQUEST')],
+    ],
+  );
+  t.deepEqual(
+    client.ask('DescribeGroups', 5, { groups: ['s', 'x', 's'] }).groups.map(({ errorCode }) => errorCode),
+    [0, 0, code('INVALID_REQUEST')],
+  );
+});
+
 test('OffsetDelete: per partition, or for the whole request', async (t) => {
   const client = await Client.open();
   const memberId = await client.stable('g');
