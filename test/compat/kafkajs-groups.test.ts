@@ -117,7 +117,7 @@ async function produce(topic: string, count: number, partitions: number): Promis
 const all = (members: Member[]): string =>
   members
     .flatMap(({ partitions }) => partitions)
-    .sort()
+    .sort((a, b) => a - b)
     .join();
 
 test.serial('members share the partitions, whoever comes and goes', async (t) => {
