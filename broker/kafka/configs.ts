@@ -51,6 +51,9 @@ interface Resource {
   readonly resourceName: string;
 }
 
+const ONCE = 'Each resource must appear at most once.';
+const keyOf = ({ resourceType, resourceName }: Resource): string => `${resourceType} ${resourceName}`;
+
 function authorize(call: Allowing, operation: Operation, { resourceType, resourceName }: Resource): void {
   if (resourceType === TOPIC) {
     if (!call.allows(operation, 'TOPIC', resourceName)) throw new MillraceError('TOPIC_AUTHORIZATION_FAILED');
@@ -61,9 +64,12 @@ function authorize(call: Allowing, operation: Operation, { resourceType, resourc
 
 export function describeConfigs(broker: Broker, call: Call<DescribeConfigsRequest, DescribeConfigsResponseInit>): void {
   const { includeSynonyms, includeDocumentation } = call.request;
+  const seen = new Set<string>();
   const results = call.request.resources.map((resource): DescribeConfigsResponseResultInit => {
     const { resourceType, resourceName, configurationKeys } = resource;
     try {
+      // A few bytes must not ask for the same kilobytes again and again.
+      if (seen.size === seen.add(keyOf(resource)).size) throw invalidRequest(ONCE);
       authorize(call, 'DESCRIBE_CONFIGS', resource);
       // An empty list of names means all of them, as null does.
       const keys = configurationKeys?.length ? new Set(configurationKeys) : undefined;
@@ -125,13 +131,12 @@ function alter(
   resources: readonly (Resource & { readonly configs: readonly { name: string; value: string | null }[] })[],
   options: { validateOnly: boolean; changed: (resource: Resource, index: number) => NewValues },
 ) {
-  const keyOf = ({ resourceType, resourceName }: Resource): string => `${resourceType} ${resourceName}`;
   const counts = new Map<string, number>();
   for (const resource of resources) counts.set(keyOf(resource), (counts.get(keyOf(resource)) ?? 0) + 1);
   return resources.map((resource, index) => {
     const { resourceType, resourceName, configs } = resource;
     try {
-      if ((counts.get(keyOf(resource)) ?? 0) > 1) throw invalidRequest('Each resource must appear at most once.');
+      if ((counts.get(keyOf(resource)) ?? 0) > 1) throw invalidRequest(ONCE);
       authorize(call, 'ALTER_CONFIGS', resource);
       if (new Set(configs.map(({ name }) => name)).size < configs.length)
         throw invalidRequest('Error due to duplicate config keys');

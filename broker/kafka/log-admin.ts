@@ -30,9 +30,9 @@ export function describeLogDirs(broker: Broker, call: DescribeLogDirsCall): void
   const topics =
     asked === null
       ? broker.topics.all().map(({ name, partitions }) => ({ name, partitions }))
-      : asked.map(({ topic, partitions }) => ({
-          name: topic,
-          partitions: [...new Set(partitions)].flatMap((index) => broker.topics.partition(topic, index) ?? []),
+      : merged(asked.map(({ topic, partitions }) => [topic, partitions])).map(([name, indexes]) => ({
+          name,
+          partitions: [...new Set(indexes)].flatMap((index) => broker.topics.partition(name, index) ?? []),
         }));
   const response: DescribeLogDirsResponseInit = {
     errorCode: 0,
@@ -57,6 +57,17 @@ export function describeLogDirs(broker: Broker, call: DescribeLogDirsCall): void
   broker.topics.whenDurable(() => call.reply(response));
 }
 
+/** The lists given for one name in one list: how often a name is repeated must not matter. */
+function merged<T>(lists: readonly [name: string, items: readonly T[]][]): [string, T[]][] {
+  const byName = new Map<string, T[]>();
+  for (const [name, items] of lists) {
+    const known = byName.get(name);
+    if (known === undefined) byName.set(name, [...items]);
+    else for (const item of items) known.push(item);
+  }
+  return [...byName];
+}
+
 type DeleteRecordsCall = Call<DeleteRecordsRequest, DeleteRecordsResponseInit>;
 
 /** Stands for the high watermark. */
@@ -65,19 +76,22 @@ const ALL_RECORDS = -1;
 /** Moves start offsets up (KIP-107). Each partition is a commit of its own; the answer leaves when all are durable. */
 export function deleteRecords(broker: Broker, call: DeleteRecordsCall): void {
   let position: Position = broker.topics.position;
-  const topics = call.request.topics.map(({ name, partitions }) => ({
-    name,
-    partitions: partitions.map(({ partitionIndex, offset }) => {
-      try {
-        const partition = trimmablePartition(broker, call, name, partitionIndex);
-        position = Math.max(position, broker.topics.trim(partition, checkedStart(partition, offset)));
-        return { partitionIndex, lowWatermark: partition.startOffset, errorCode: 0 };
-      } catch (error) {
-        if (!(error instanceof MillraceError)) throw error;
-        return { partitionIndex, lowWatermark: -1, errorCode: kafkaCode(error) };
-      }
-    }),
-  }));
+  const trim = (name: string, partitionIndex: number, offset: number) => {
+    try {
+      const partition = trimmablePartition(broker, call, name, partitionIndex);
+      position = Math.max(position, broker.topics.trim(partition, checkedStart(partition, offset)));
+      return { partitionIndex, lowWatermark: partition.startOffset, errorCode: 0 };
+    } catch (error) {
+      if (!(error instanceof MillraceError)) throw error;
+      return { partitionIndex, lowWatermark: -1, errorCode: kafkaCode(error) };
+    }
+  };
+  const asked = merged(call.request.topics.map(({ name, partitions }) => [name, partitions]));
+  const topics = asked.map(([name, partitions]) => {
+    // A partition named twice counts once, with its last offset.
+    const offsets = new Map(partitions.map(({ partitionIndex, offset }) => [partitionIndex, offset]));
+    return { name, partitions: [...offsets].map(([index, offset]) => trim(name, index, offset)) };
+  });
   broker.engine.whenDurable(position, () => call.reply({ topics }));
 }
 

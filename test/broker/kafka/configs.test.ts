@@ -164,6 +164,21 @@ test('resources that cannot be described are refused in the words of Apache Kafk
   t.is(told(GROUP, 'g', ['DESCRIBE_CONFIGS GROUP'])[0], 30);
 });
 
+test('a resource is described once, however often it is asked for', async (t) => {
+  const broker = await withTopic();
+  const resource = { resourceType: BROKER, resourceName: '1', configurationKeys: null };
+  const { response } = ask(
+    broker,
+    apis.DescribeConfigs,
+    describeConfigs,
+    { resources: Array.from({ length: 1000 }, () => resource), includeDocumentation: true },
+    { version: 4 },
+  );
+  t.is(response?.results.length, 1000);
+  t.true((response?.results[0].configs.length ?? 0) > 50);
+  t.true(response?.results.slice(1).every(({ errorCode, configs }) => errorCode === 42 && configs.length === 0));
+});
+
 type Operation = [name: string, operation: number, value: string | null];
 
 function change(

@@ -69,21 +69,39 @@ test('records that cannot be deleted are refused, partition by partition', async
   const targets: Record<string, Target[]> = {
     orders: [
       [0, 4],
-      [0, -2],
       [9, 0],
-      [0, 1],
+      [1, 0],
     ],
     nosuch: [[0, 0]],
     __consumer_offsets: [[0, 0]],
   };
   t.deepEqual(remove(broker, targets), [
-    ['orders', [-1, 1], [-1, 1], [-1, 3], [1, 0]],
+    ['orders', [-1, 1], [-1, 3], [0, 0]],
     ['nosuch', [-1, 3]],
     ['__consumer_offsets', [-1, 17]],
   ]);
+  t.deepEqual(remove(broker, { orders: [[0, -2]] }), [['orders', [-1, 1]]]);
   t.deepEqual(remove(broker, { orders: [[0, 2]] }, { denied: ['DELETE TOPIC orders'] }), [['orders', [-1, 29]]]);
   (broker.topics.partition('orders', 0) as MemoryPartition).fence();
   t.deepEqual(remove(broker, { orders: [[0, 2]] }), [['orders', [-1, 56]]]);
+});
+
+test('a partition named several times counts once, with its last offset', async (t) => {
+  const broker = await withRecords(3);
+  const topics = [
+    {
+      name: 'orders',
+      partitions: [
+        { partitionIndex: 0, offset: 3 },
+        { partitionIndex: 0, offset: 2 },
+      ],
+    },
+    { name: 'orders', partitions: [{ partitionIndex: 0, offset: 1 }] },
+  ];
+  const { response } = ask(broker, apis.DeleteRecords, deleteRecords, { topics, timeoutMs: 1 }, { version: 2 });
+  t.deepEqual(response?.topics, [
+    { name: 'orders', partitions: [{ partitionIndex: 0, lowWatermark: 1, errorCode: 0 }] },
+  ]);
 });
 
 test('nothing above the high watermark is deleted, and the answer waits for the sync, a second one for the first too', async (t) => {
@@ -177,6 +195,7 @@ for (let version = 1; version <= 5; version++) {
     );
     const some = dirs([
       { topic: 'orders', partitions: [1, 1, 9] },
+      { topic: 'orders', partitions: [1] },
       { topic: 'nosuch', partitions: [0] },
     ]);
     t.deepEqual(
