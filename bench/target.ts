@@ -30,6 +30,7 @@ export interface Started {
 const START_MS_MAX = 60_000;
 const STOP_MS_MAX = 30_000;
 const LOG_TAIL_BYTES = 4000;
+const TEXT_MAX = 64 * 1024;
 
 export interface Launch {
   command: string;
@@ -66,8 +67,8 @@ export async function launch({ command, args, env, logFile, ready, isGroup }: La
     }, START_MS_MAX);
     const take = (chunk: Buffer): void => {
       log.write(chunk);
+      text = (text + chunk.toString()).slice(-TEXT_MAX);
       if (isReady) return;
-      text += chunk.toString();
       const found = ready.exec(text);
       if (!found) return;
       isReady = true;
@@ -77,12 +78,22 @@ export async function launch({ command, args, env, logFile, ready, isGroup }: La
     child.stdout.on('data', take);
     child.stderr.on('data', take);
     child.once('error', (error) => fail(String(error)));
-    child.once('exit', (code, signal) => fail(`ended with ${code ?? signal}`));
+    child.once('exit', (code, signal) => {
+      fail(`ended with ${code ?? signal}`);
+      // Nothing here was asked to end this way.
+      if (isReady && code !== 0 && !isExpected(signal))
+        console.error(`${command} ended with ${code ?? signal}:\n${text.slice(-LOG_TAIL_BYTES)}`);
+    });
   });
   const readyMs = (nowUs() - startUs) / 1000;
   child.once('exit', () => log.end());
   if (child.pid === undefined) throw new Error('a process that is ready has a pid');
   return { child, pid: child.pid, readyMs: Math.round(readyMs), line };
+}
+
+/** `end` sends these. Java and a broker in order answer SIGTERM with an exit code of their own. */
+function isExpected(signal: NodeJS.Signals | null): boolean {
+  return signal === 'SIGKILL' || signal === 'SIGTERM';
 }
 
 /** Sends `signal` and waits for the end; kill -9 after half a minute. */

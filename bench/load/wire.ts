@@ -15,7 +15,6 @@ export const PRODUCE_VERSION = 9;
 export const FETCH_VERSION = 12;
 const CREATE_TOPICS_VERSION = 5;
 const DELETE_TOPICS_VERSION = 5;
-const METADATA_VERSION = 9;
 const FRAME_BYTES_MAX = 100 * 1024 * 1024;
 const TOPIC_READY_MS_MAX = 60_000;
 const CLIENT = 'millrace-bench';
@@ -63,7 +62,7 @@ export class Wire {
     return api.readResponse(reader, version);
   }
 
-  /** Makes a topic and waits until each partition has a leader. */
+  /** Makes a topic and waits until each partition is served. */
   async createTopic(name: string, partitions: number, configs: Readonly<Record<string, string>> = {}): Promise<void> {
     const created = await this.request(apis.CreateTopics, CREATE_TOPICS_VERSION, {
       topics: [
@@ -80,16 +79,23 @@ export class Wire {
     const { errorCode, errorMessage } = created.topics[0];
     if (errorCode !== 0) throw new Error(`CreateTopics ${name}: error ${errorCode}, ${errorMessage}`);
     for (let waitedMs = 0; waitedMs < TOPIC_READY_MS_MAX; waitedMs += 20) {
-      const { topics } = await this.request(apis.Metadata, METADATA_VERSION, {
-        topics: [{ name }],
-        allowAutoTopicCreation: false,
-      });
-      const topic = topics[0];
-      const isReady = topic.errorCode === 0 && topic.partitions.length === partitions;
-      if (isReady && topic.partitions.every(({ leaderId, errorCode: code }) => leaderId >= 0 && code === 0)) return;
+      if (await this.#isServed(name, partitions)) return;
       await sleep(20);
     }
     throw new Error(`topic ${name} has no leader after a minute`);
+  }
+
+  /** Whether every partition answers a fetch; a leader in the metadata may not know yet that it is one. */
+  async #isServed(topic: string, count: number): Promise<boolean> {
+    const partitions = Array.from({ length: count }, (_, partition) => ({
+      partition,
+      fetchOffset: 0,
+      partitionMaxBytes: 1,
+    }));
+    const request = { maxWaitMs: 0, minBytes: 0, topics: [{ topic, partitions }] };
+    const { errorCode, responses } = await this.request(apis.Fetch, FETCH_VERSION, request);
+    const answered = responses[0]?.partitions ?? [];
+    return errorCode === 0 && answered.length === count && answered.every(({ errorCode: code }) => code === 0);
   }
 
   async deleteTopic(name: string): Promise<void> {
