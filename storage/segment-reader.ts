@@ -56,6 +56,7 @@ class HeaderWalk {
       if (this.#windowSize < BATCH_HEADER_BYTES) throw new Error(`${file.path}: ends at ${at}, expected a batch there`);
     }
     const inWindow = at - this.#windowStart;
+    this.inWindow = inWindow;
     const sizeBytes = batchSizeBytes(this.window, inWindow);
     if (sizeBytes < BATCH_HEADER_BYTES || at + sizeBytes > writtenBytes) {
       throw new Error(`${file.path}: batch of ${sizeBytes} bytes at ${at}, ${writtenBytes - at} are left`);

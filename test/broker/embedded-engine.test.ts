@@ -4,7 +4,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import { type Options, resolveOptions } from '../../broker/config.ts';
 import { type EmbeddedEngine, openEmbeddedEngine } from '../../broker/embedded-engine.ts';
-import type { FileSplice, LogConfig, LogSlice, Partition } from '../../broker/engine.ts';
+import type { Appended, FileSplice, LogConfig, LogSlice, Partition } from '../../broker/engine.ts';
 import { batchBaseOffset, batchSizeBytes, buildBatch, readRecords } from '../../protocol/record-batch.ts';
 import { systemClock, systemRandom } from '../../storage/clock.ts';
 import { NodeDisk } from '../../storage/node-disk.ts';
@@ -195,5 +195,38 @@ test('a commit is found whole after a stop without close', async (t) => {
   t.deepEqual(await valuesFrom(first, 1), ['b']);
   t.deepEqual(await valuesFrom(second, 0), ['c']);
   t.is(batchBaseOffset(await bytesOf(await first.read(1, 1000, { wholeFirst: true })), 0), 0);
+  await engine.close();
+});
+
+test('after a stop without close every producer is known by its last batch, wherever that lies', async (t) => {
+  const dir = folder(t);
+  let engine = await open(dir);
+  let log = await partition(engine);
+  const send = (producerId: number, baseSequence: number): Appended =>
+    log.append(
+      buildBatch([{ key: null, value: Buffer.from(`${producerId}/${baseSequence}`), timestamp: 1_000 }], {
+        producerId,
+        producerEpoch: 0,
+        baseSequence,
+      }),
+      { origin: 'client', urgency: 'waited' },
+    );
+  let last = 0;
+  for (let sequence = 0; sequence < 50; sequence++) {
+    for (const producerId of [7, 8, 9]) last = send(producerId, sequence).position;
+  }
+  await durable(engine, last);
+  const copy = folder(t);
+  fs.cpSync(dir, copy, { recursive: true });
+  await engine.close();
+  engine = await open(copy);
+  log = await partition(engine);
+  for (const producerId of [7, 8, 9]) {
+    const again = send(producerId, 49);
+    t.true(again.isDuplicate);
+    t.is(again.baseOffset, 49 * 3 + producerId - 7);
+    t.throws(() => send(producerId, 51), { code: 'OUT_OF_ORDER_SEQUENCE_NUMBER' });
+    t.false(send(producerId, 50).isDuplicate);
+  }
   await engine.close();
 });
