@@ -121,7 +121,7 @@ function isQuestion(arg) {
 /** All tests, or those of the given files (`npm test -- test/storage/segment.test.ts`). Ends with the counts. */
 async function test(args) {
   const files = args.map((arg) =>
-    /\.ts$/.test(arg) ? join('dist', relative(root, resolve(arg))).replace(/ts$/, 'js') : arg,
+    arg.endsWith('.ts') ? join('dist', relative(root, resolve(arg))).replace(/ts$/, 'js') : arg,
   );
   const counts = await runAva(files);
   console.log(`${counts.passed} passed, ${counts.failed} failed`);

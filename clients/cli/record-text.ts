@@ -51,7 +51,7 @@ function shown(bytes: Buffer | null): string {
 
 function safe(text: string): string {
   // Control characters, C1 included: a record must not be able to move a terminal's cursor.
-  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, (character) => {
+  return text.replaceAll(/[\p{Cc}\u2028\u2029]/gu, (character) => {
     const short = { '\n': '\\n', '\r': '\\r', '\t': '\\t' }[character];
     return short ?? `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
   });
