@@ -10,6 +10,7 @@ import { readRecords } from '../../protocol/record-batch.ts';
 import type { ErrorCode } from '../../protocol/errors.ts';
 import { Asked, type JoinOptions, joinRequest } from '../support/group-bench.ts';
 import { MemoryEngine, type MemoryPartition } from '../support/memory-engine.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { SimClock } from '../support/sim-clock.ts';
 import { SimRandom } from '../support/sim-random.ts';
 
@@ -17,7 +18,7 @@ const MINUTE_MS = 60_000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 
 class Bench {
-  readonly clock: SimClock;
+  readonly clock: SimClock | ManualClock;
   readonly engine: MemoryEngine;
   readonly topics: TopicRegistry;
   readonly groups: GroupCoordinator;
@@ -33,7 +34,7 @@ class Bench {
 
   static async open(
     values: Bench['values'] = {},
-    parts: { engine?: MemoryEngine; clock?: SimClock } = {},
+    parts: { engine?: MemoryEngine; clock?: SimClock | ManualClock } = {},
   ): Promise<Bench> {
     const clock = parts.clock ?? new SimClock();
     const engine = parts.engine ?? new MemoryEngine({ durability: 'manual', clock });
@@ -218,6 +219,20 @@ test('the one timer serves all groups', async (t) => {
   t.deepEqual(states(), ['Stable', 'Empty', 'Empty']);
   await bench.clock.advance(10_000);
   t.deepEqual(states(), ['Empty', 'Empty', 'Empty']);
+});
+
+test('a heartbeat that has arrived counts, although the timer came first', async (t) => {
+  const clock = new ManualClock();
+  const bench = await Bench.open({}, { clock });
+  const asked = bench.join('g', { version: 3 });
+  clock.advance(1);
+  const { memberId } = asked.answer;
+  bench.sync('g', memberId);
+  clock.after(10_000, () => bench.heartbeat('g', memberId));
+  clock.advance(10_000);
+  t.is(bench.group('g').state, 'Stable');
+  clock.advance(10_000);
+  t.is(bench.group('g').state, 'Empty');
 });
 
 test('the log is rewritten from what lives and loses nothing', async (t) => {
