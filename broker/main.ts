@@ -75,13 +75,23 @@ export interface BrokerParts {
   dataDir: string;
   options: Options;
   log: (line: string) => void;
+  /** Told to Kafka clients unless `advertised.listeners` says otherwise. Default: the address they connected to. */
+  advertisedHost?: string;
 }
 
 const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost']);
 const WILDCARDS = new Set(['0.0.0.0', '::', '']);
 
 /** Recovers the log, loads all state and readies every handler. */
-export async function openBroker({ disk, clock, random, dataDir, options, log }: BrokerParts): Promise<OpenBroker> {
+export async function openBroker({
+  disk,
+  clock,
+  random,
+  dataDir,
+  options,
+  log,
+  advertisedHost = '',
+}: BrokerParts): Promise<OpenBroker> {
   const metrics = new Metrics();
   const engine = await openEmbeddedEngine({ disk, clock, random, dataDir, options, warn: log });
   const topics = new TopicRegistry({ engine, clock, random, options });
@@ -101,7 +111,7 @@ export async function openBroker({ disk, clock, random, dataDir, options, log }:
     producerIds: new ProducerIds(engine.leaderEpoch),
     access: openAccess,
     traffic: noTraffic(),
-    advertised: advertiser(options),
+    advertised: advertiser(options, advertisedHost),
   };
   const fetch = new FetchHandler(new FetchSessions(clock, random, options['fetch.sessions.max']));
   const apis = apiTable(fetch, metrics);
@@ -161,8 +171,8 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
   const options = resolveOptions(config.options);
   for (const [name, address] of Object.entries(config.doors))
     if (address) checkAddress(name, address, config.insecure === true);
-  if (config.doors.kafka) options['advertised.listeners'] ||= defaultAdvertised(config.doors.kafka);
   await loadNative();
+  const kafkaHost = config.doors.kafka?.host;
   const opened = await openBroker({
     disk: new NodeDisk(),
     clock: systemClock,
@@ -170,6 +180,8 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
     dataDir: config.dataDir,
     options,
     log,
+    // A wildcard is no address for anybody.
+    advertisedHost: kafkaHost !== undefined && !WILDCARDS.has(kafkaHost) ? kafkaHost : '',
   });
   const { broker, metrics } = opened;
   const delay = monitorEventLoopDelay({ resolution: 10 });
@@ -255,22 +267,14 @@ function checkAddress(name: string, { host }: Address, isInsecure: boolean): voi
   );
 }
 
-/** The Kafka door's own host unless it is a wildcard; its port is only known once it listens. */
-function defaultAdvertised({ host }: Address): string {
-  return WILDCARDS.has(host) ? '' : `${host}:`;
-}
-
-/** See `Broker.advertised`. The option is HOST:PORT, optionally behind PLAINTEXT://; without a port the connection's. */
-function advertiser(options: Options): Broker['advertised'] {
+/** See `Broker.advertised`. The option is HOST:PORT, optionally behind PLAINTEXT://; what it leaves out is the connection's. */
+function advertiser(options: Options, advertisedHost: string): Broker['advertised'] {
   return ({ localHost, localPort }) => {
     const text = options['advertised.listeners'].replace(/^[A-Za-z_]+:\/\//, '').split(',', 1)[0];
     const at = text.lastIndexOf(':');
-    if (at < 0) return { host: text || unmapped(localHost), port: localPort };
-    const port = Number(text.slice(at + 1));
-    return {
-      host: text.slice(0, at).replace(/^\[|\]$/g, '') || unmapped(localHost),
-      port: port > 0 ? port : localPort,
-    };
+    const host = (at < 0 ? text : text.slice(0, at)).replace(/^\[|\]$/g, '');
+    const port = at < 0 ? 0 : Number(text.slice(at + 1));
+    return { host: host || advertisedHost || unmapped(localHost), port: port > 0 ? port : localPort };
   };
 }
 
