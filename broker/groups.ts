@@ -5,7 +5,7 @@
  *
  * After a restart members carry on with their id and generation; only their sessions start anew.
  */
-import type { ErrorCode } from '../protocol/errors.ts';
+import { type ErrorCode, MillraceError } from '../protocol/errors.ts';
 import { ZERO_UUID } from '../protocol/kafka/fields.ts';
 import type { Clock, Random, Timer } from '../storage/clock.ts';
 import { randomUuid } from '../storage/clock.ts';
@@ -133,7 +133,9 @@ export class GroupCoordinator {
       this.#membersBytes += group.membersBytes;
       this.#settle(group);
     }
-    this.#expiryTimer = this.#clock.after(this.#options['offsets.retention.check.interval.ms'], () => this.#expire());
+    this.#expiryTimer = this.#clock.after(this.#options['offsets.retention.check.interval.ms'], () =>
+      this.#unlessStopped(() => this.#expire()),
+    );
   }
 
   /** Stops the timers; members that wait are not answered any more. */
@@ -331,12 +333,12 @@ export class GroupCoordinator {
       const next = rest.next();
       if (next.done) {
         const intervalMs = this.#options['offsets.retention.check.interval.ms'];
-        this.#expiryTimer = this.#clock.after(intervalMs, () => this.#expire());
+        this.#expiryTimer = this.#clock.after(intervalMs, () => this.#unlessStopped(() => this.#expire()));
         return;
       }
       this.#expireGroup(next.value, nowMs);
     }
-    this.#expiryTimer = this.#clock.after(0, () => this.#expire(rest));
+    this.#expiryTimer = this.#clock.after(0, () => this.#unlessStopped(() => this.#expire(rest)));
   }
 
   #expireGroup(group: Group, nowMs: number): void {
@@ -500,11 +502,23 @@ export class GroupCoordinator {
       this.#timerAtMs = Number.POSITIVE_INFINITY;
       // After what has arrived: a process that stood still must not take waiting heartbeats for silence.
       this.#clock.endOfTurn(() => {
-        if (this.#isClosed) return;
-        this.#tick();
+        this.#unlessStopped(() => this.#tick());
         this.#setTimer();
       });
     });
+  }
+
+  /** For what timers do: when the log has stopped its owner knows, and there is nobody to tell here. */
+  #unlessStopped(act: () => void): void {
+    if (this.#isClosed) return;
+    try {
+      act();
+    } catch (error) {
+      const isStopped =
+        error instanceof MillraceError && (error.code === 'STOPPING' || error.code === 'KAFKA_STORAGE_ERROR');
+      if (!isStopped) throw error;
+      this.close();
+    }
   }
 
   #tick(): void {

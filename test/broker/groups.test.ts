@@ -468,6 +468,16 @@ test('requests with bad timeouts or without a group are refused', async (t) => {
   t.deepEqual(bench.groups.leave('g', [{ memberId: 'x', instanceId: null }]), ['UNKNOWN_MEMBER_ID']);
 });
 
+test('when the log has failed, timers end quietly', async (t) => {
+  const bench = await Bench.open({ 'offsets.retention.minutes': 1 });
+  await bench.stable('g');
+  bench.commit('s', { 't1-0': 1 });
+  bench.engine.fail(new Error('the disk is gone'));
+  t.throws(() => bench.commit('s', { 't1-0': 2 }));
+  await bench.clock.advance(DAY_MS);
+  t.is(bench.offset('s', 't1-0'), 1);
+});
+
 test('lag is told from all committed offsets', async (t) => {
   const bench = await Bench.open();
   bench.commit('g', { 't1-0': 5, 't2-1': 6 });
