@@ -170,7 +170,10 @@ export class LogEngine implements LogContext {
       directBytesMin: settings.journalDirectBytes,
       lingerMs: settings.flushLingerMs,
       onFatal,
-      onGroupEnd: () => this.#checkpointIfDue(),
+      onGroupEnd: () => {
+        this.writer.relieve();
+        this.#checkpointIfDue();
+      },
       onStarved: () => this.#starved(),
     });
     for (const state of partitions) this.#restore(state);
@@ -380,11 +383,21 @@ export class LogEngine implements LogContext {
     for (const log of this.#logs.values()) {
       if (!log.isOpened || log.isDeleted || log.isFenced) continue;
       log.expireProducers(now);
-      const offset = log.retentionStart(now);
+      let offset = log.retentionStart(now);
+      const preparing = offset > log.startOffset ? log.prepare() : undefined;
+      if (preparing !== undefined) {
+        await preparing;
+        if (log.isDeleted || log.isFenced) continue;
+        offset = log.retentionStart(now);
+      }
       if (offset > log.startOffset) parts.push({ kind: 'start', partition: log, offset });
     }
     if (parts.length === 0) return;
-    const { position } = this.commit(parts, 'waited');
+    // While others were prepared, some may have been deleted.
+    const { position } = this.commit(
+      parts.filter(({ partition }) => !partition.isDeleted),
+      'waited',
+    );
     await this.#durable(position);
   }
 

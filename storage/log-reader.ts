@@ -114,20 +114,16 @@ export class LogReader {
 
   /** The earliest record with the largest timestamp. */
   async findMaxTime(minOffset: number, limitOffset: number): Promise<RecordPlace | undefined> {
-    let best: RecordPlace | undefined;
-    let bestSegment: Segment | undefined;
-    for (const segment of this.#segments) {
+    let best = this.#maxTimeInMemory(minOffset, limitOffset);
+    // The newest segment first: it mostly has the newest record, and then the others need not be opened.
+    for (const segment of this.#segments.slice().reverse()) {
       if (segment.writtenOffset <= minOffset || segment.writtenBytes === 0) continue;
-      if (bestSegment === undefined || segment.largestTimestamp > bestSegment.largestTimestamp) bestSegment = segment;
+      if (segment.isDropped || (best !== undefined && segment.largestTimestamp < best.timestamp)) continue;
+      const found = await this.#guarded(segment, () => locateMaxTime(segment, minOffset));
+      if (found === undefined || found.offset >= limitOffset) continue;
+      if (best === undefined || found.timestamp >= best.timestamp) best = found;
     }
-    const inMemory = this.#maxTimeInMemory(minOffset, limitOffset);
-    if (bestSegment !== undefined && (inMemory === undefined || bestSegment.largestTimestamp >= inMemory.timestamp)) {
-      const segment = bestSegment;
-      best = await this.#guarded(segment, () => locateMaxTime(segment));
-      if (best !== undefined && (best.offset < minOffset || best.offset >= limitOffset)) best = undefined;
-    }
-    if (best === undefined) return inMemory;
-    return inMemory !== undefined && inMemory.timestamp > best.timestamp ? inMemory : best;
+    return best;
   }
 
   #maxTimeInMemory(minOffset: number, limitOffset: number): RecordPlace | undefined {
@@ -138,8 +134,8 @@ export class LogReader {
       const { buffer } = run.slab;
       for (let at = run.position; at < run.position + run.sizeBytes; at += batchSizeBytes(buffer, at)) {
         if (best !== undefined && batchMaxTimestamp(buffer, at) <= best.timestamp) continue;
-        const found = maxTimestampRecord(buffer, at);
-        if (found !== undefined && found.offset >= minOffset) best = found;
+        const found = maxTimestampRecord(buffer, at, minOffset);
+        if (found !== undefined && (best === undefined || found.timestamp > best.timestamp)) best = found;
       }
     }
     return best;

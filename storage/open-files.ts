@@ -73,6 +73,8 @@ export class LazyFile {
   #file: DiskFile | undefined;
   #canWrite = false;
   #opening: Promise<DiskFile> | undefined;
+  /** Was open for reading only, and may still be read from. */
+  #before: DiskFile | undefined;
   #users = 0;
   /** Has bytes that are not synced: kept open. */
   isDirty = false;
@@ -109,17 +111,18 @@ export class LazyFile {
   done(): void {
     assert(this.#users > 0);
     this.#users--;
+    if (this.#users > 0 || this.#before === undefined) return;
+    this.#before.close().catch(() => {}); // Nothing was written through it.
+    this.#before = undefined;
   }
 
   async #open(mode: 'read' | 'write'): Promise<void> {
     this.#opening = this.#files.disk.open(this.path, mode);
     try {
       const file = await this.#opening;
-      // A reader may hold the one that was open for reading only; it ends when that reader is done (close waits).
-      const before = this.#file;
+      this.#before = this.#file;
       this.#file = file;
       this.#canWrite = mode === 'write';
-      if (before !== undefined) await before.close();
     } finally {
       this.#opening = undefined;
     }

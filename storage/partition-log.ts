@@ -99,6 +99,7 @@ export class PartitionLog implements Member, WriteTarget {
   // Of the segment writer, see `WriteTarget`.
   lingerUntilMs = 0;
   isQueued = false;
+  queuedBytes = 0;
 
   readonly #context: LogContext;
   readonly #reader: LogReader;
@@ -607,11 +608,13 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   endOffsetForEpoch(leaderEpoch: number): { leaderEpoch: number; endOffset: number } {
-    if (leaderEpoch === this.leaderEpoch) return { leaderEpoch, endOffset: this.#endOffset };
-    if (leaderEpoch > this.#epochs.latest && leaderEpoch < this.leaderEpoch && this.#epochs.latest >= 0) {
-      return { leaderEpoch: this.#epochs.latest, endOffset: this.#endOffset };
-    }
-    return this.#epochs.endOffsetFor(leaderEpoch, this.#endOffset);
+    // Nobody has seen what is above the high watermark, and a crash may give its offsets to another epoch.
+    const endOffset = this.#highWatermark;
+    if (leaderEpoch === this.leaderEpoch) return { leaderEpoch, endOffset };
+    const { latest } = this.#epochs;
+    if (latest >= 0 && leaderEpoch > latest && leaderEpoch < this.leaderEpoch)
+      return { leaderEpoch: latest, endOffset };
+    return this.#epochs.endOffsetFor(leaderEpoch, endOffset);
   }
 
   epochForOffset(offset: number): number {
@@ -653,7 +656,7 @@ export class PartitionLog implements Member, WriteTarget {
     this.#dropSegments();
   }
 
-  /** The start that retention wants now; rolls if the active segment is to go. */
+  /** The start that retention wants now; rolls if the active segment is to go, for which the log must be prepared. */
   retentionStart(nowMs: number): number {
     const { retentionMs, retentionBytes } = this.config;
     let start = this.#startOffset;
@@ -688,12 +691,7 @@ export class PartitionLog implements Member, WriteTarget {
     while (this.#segments.length > 1) {
       const [segment, next] = this.#segments;
       if (next.baseOffset > this.#durableStart) return;
-      if (
-        segment.writtenBytes !== segment.sizeBytes ||
-        this.#isWriting ||
-        this.#runs.firstUnwrittenOffset < next.baseOffset
-      )
-        return;
+      if (segment.writtenBytes !== segment.sizeBytes || this.#isWriting) return;
       segment.isDropped = true;
       if (segment.readers > 0) return;
       this.#segments.shift();

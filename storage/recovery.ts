@@ -17,6 +17,7 @@ import {
   batchSizeBytes,
   checkStoredBatch,
 } from '../protocol/record-batch.ts';
+import { MillraceError } from '../protocol/errors.ts';
 import { type Checkpoint, type PartitionState, readCheckpoint } from './checkpoint.ts';
 import type { Clock } from './clock.ts';
 import type { DataDir } from './data-dir.ts';
@@ -26,6 +27,7 @@ import { LeaderEpochs } from './leader-epochs.ts';
 import { OpenFiles } from './open-files.ts';
 import { offsetFileName, Segment, SEGMENT_ENDINGS } from './segment.ts';
 import { locate } from './segment-reader.ts';
+import { TEMPORARY_SUFFIX } from './snapshot.ts';
 
 export interface RecoveryOptions {
   disk: Disk;
@@ -57,10 +59,15 @@ interface JournalNews {
 
 export async function recover(options: RecoveryOptions): Promise<Recovered> {
   const { disk, checkpointPath, journalFolder } = options;
-  const checkpoint: Checkpoint = (await readCheckpoint(disk, checkpointPath)) ?? {
-    head: { sequence: 1, leaderEpoch: -1 },
-    partitions: [],
-  };
+  const stored = await readCheckpoint(disk, checkpointPath);
+  if (stored === undefined && options.dataDir.folders.length > 0) {
+    // It is written before the first partition is made: without it nothing here can be told from leftovers.
+    throw new MillraceError(
+      'DATA_DIR_CORRUPT',
+      `${checkpointPath} is missing, but there are partition folders; restore it from a backup`,
+    );
+  }
+  const checkpoint: Checkpoint = stored ?? { head: { sequence: 1, leaderEpoch: -1 }, partitions: [] };
   const chain = await openChain(disk, journalFolder);
   const { sequence } = checkpoint.head;
 
@@ -143,11 +150,12 @@ function notePart(news: Map<string, JournalNews>, part: ReadPart): void {
  * set aside.
  */
 async function identifyFolders(
-  { dataDir, warn }: RecoveryOptions,
+  options: RecoveryOptions,
   states: ReadonlyMap<string, PartitionState>,
   news: ReadonlyMap<string, JournalNews>,
   isSynced: boolean,
 ): Promise<Map<string, string>> {
+  const { dataDir, warn } = options;
   const known = new Set<string>();
   for (const state of states.values()) known.add(state.folder);
   const found = new Map<string, string>();
@@ -158,10 +166,17 @@ async function identifyFolders(
     const item = key === undefined ? undefined : news.get(key);
     const isMissed = key !== undefined && item !== undefined && !states.has(key) && !found.has(key);
     if (isMissed && !item.isDeleted) found.set(key, folder);
-    else if (isSynced || item?.isDeleted === true) await dataDir.remove(await dataDir.retire(folder));
+    else if (item?.isDeleted === true || (isSynced && (identity !== undefined || (await isEmpty(options, folder)))))
+      await dataDir.remove(await dataDir.retire(folder));
     else warn(`${folder} is set aside as ${await dataDir.setAside(folder)}: the journal does not know it`);
   }
   return found;
+}
+
+/** Whether a folder has only what an unfinished creation leaves. */
+async function isEmpty({ disk, dataDir }: RecoveryOptions, folder: string): Promise<boolean> {
+  const names = await disk.list(`${dataDir.path}/${folder}`);
+  return names.every((name) => name.endsWith(TEMPORARY_SUFFIX));
 }
 
 /** Work on so many partitions at a time: as many as libuv has threads. */

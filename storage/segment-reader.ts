@@ -131,13 +131,25 @@ export async function locateTime(
   }
 }
 
-/** The earliest record with the largest timestamp of the segment file. */
-export async function locateMaxTime(segment: Segment): Promise<RecordPlace | undefined> {
-  const place = await locate(segment, segment.largestTimestampOffset);
-  if (place === undefined) return undefined;
+/** The earliest record with the largest timestamp in the segment file, of those at `minOffset` or later. */
+export async function locateMaxTime(segment: Segment, minOffset: number): Promise<RecordPlace | undefined> {
+  const { offsets } = await segment.loadIndexes();
+  const newest = await locate(segment, segment.largestTimestampOffset);
+  if (newest === undefined) return undefined;
   const file = await segment.file.use('read');
   try {
-    return maxTimestampRecord(await readBatch(file, place), 0);
+    let best = maxTimestampRecord(await readBatch(file, newest), 0, minOffset);
+    if (best?.timestamp === segment.largestTimestamp) return best;
+    // The newest record was deleted from the front of the log: look through what is left.
+    best = undefined;
+    const walk = new HeaderWalk(segment, file, offsets.positionFor(minOffset));
+    for (;;) {
+      const place = await walk.next();
+      if (place === undefined) return best;
+      if (place.lastOffset < minOffset || (best !== undefined && place.maxTimestamp <= best.timestamp)) continue;
+      const found = maxTimestampRecord(await readBatch(file, place), 0, minOffset);
+      if (found !== undefined && (best === undefined || found.timestamp > best.timestamp)) best = found;
+    }
   } finally {
     segment.file.done();
   }

@@ -16,6 +16,8 @@ export interface WriteTarget {
   /** Clock time (monotonic ms) at which it is due; of this writer. */
   lingerUntilMs: number;
   isQueued: boolean;
+  /** What it had when it was queued. */
+  queuedBytes: number;
 }
 
 export interface SegmentWriterOptions {
@@ -38,6 +40,7 @@ export class SegmentWriter {
   /** Partitions with bytes that are waited for to become more, by due time. */
   readonly #lingering = new Set<WriteTarget>();
   readonly #queue: WriteTarget[] = [];
+  #queuedBytes = 0;
   #writes = 0;
   #timer: Timer | undefined;
   #unwrittenBytes = 0;
@@ -72,7 +75,7 @@ export class SegmentWriter {
 
   /** The partition has durable bytes that are not in its segment. */
   durable(target: WriteTarget): void {
-    const { segmentBytesMin, lingerMs, clock, unwrittenBytesMax } = this.#options;
+    const { segmentBytesMin, lingerMs, clock } = this.#options;
     if (!target.hasDurableUnwritten || target.isQueued) return;
     if (target.unwrittenBytes >= segmentBytesMin) this.#enqueue(target);
     else if (!this.#lingering.has(target)) {
@@ -80,7 +83,18 @@ export class SegmentWriter {
       this.#lingering.add(target);
       this.#timer ??= clock.after(lingerMs, this.#onTimer);
     }
-    if (this.#unwrittenBytes > unwrittenBytesMax / 2) this.#writeLargest();
+  }
+
+  /** After a group: when unwritten bytes near their limit, the largest are queued until what is left is half of it. */
+  relieve(): void {
+    let excess = this.#unwrittenBytes - this.#queuedBytes - this.#options.unwrittenBytesMax / 2;
+    if (excess <= 0 || this.#lingering.size === 0) return;
+    const largest = [...this.#lingering].sort((a, b) => b.unwrittenBytes - a.unwrittenBytes);
+    for (const target of largest) {
+      if (excess <= 0) return;
+      excess -= target.unwrittenBytes;
+      this.#enqueue(target);
+    }
   }
 
   /** Writes the partition's durable bytes soon, however few. */
@@ -125,22 +139,11 @@ export class SegmentWriter {
     }
   };
 
-  /** Queues the largest until what is left is half of the limit. */
-  #writeLargest(): void {
-    let excess = this.#unwrittenBytes - this.#options.unwrittenBytesMax / 2;
-    for (const target of this.#queue) excess -= target.unwrittenBytes;
-    if (excess <= 0 || this.#lingering.size === 0) return;
-    const largest = [...this.#lingering].sort((a, b) => b.unwrittenBytes - a.unwrittenBytes);
-    for (const target of largest) {
-      if (excess <= 0) return;
-      excess -= target.unwrittenBytes;
-      this.#enqueue(target);
-    }
-  }
-
   #enqueue(target: WriteTarget): void {
     this.#lingering.delete(target);
     target.isQueued = true;
+    target.queuedBytes = target.unwrittenBytes;
+    this.#queuedBytes += target.queuedBytes;
     this.#queue.push(target);
     this.#next();
   }
@@ -150,6 +153,7 @@ export class SegmentWriter {
       const target = this.#queue.shift();
       if (target === undefined) return;
       target.isQueued = false;
+      this.#queuedBytes -= target.queuedBytes;
       this.#writes++;
       this.writeCount++;
       target.writeBehind().then(() => {

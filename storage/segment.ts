@@ -84,7 +84,7 @@ export class Segment implements IndexHolder {
   isSealed = false;
   #last: Promise<void> = Promise.resolve();
 
-  private constructor(files: OpenFiles, folder: string, state: SegmentState, isNew: boolean) {
+  private constructor(files: OpenFiles, folder: string, state: SegmentState) {
     this.#files = files;
     this.baseOffset = state.baseOffset;
     this.path = `${folder}/${offsetFileName(state.baseOffset)}`;
@@ -99,9 +99,11 @@ export class Segment implements IndexHolder {
     this.largestTimestamp = state.largestTimestamp;
     this.largestTimestampOffset = state.largestTimestampOffset;
     this.batchBytesMax = state.batchBytesMax;
-    this.isFileMade = !isNew;
-    this.isEntrySynced = !isNew;
-    if (isNew) this.#indexes = { offsets: new OffsetIndex(this.baseOffset), times: new TimeIndex(this.baseOffset) };
+    // Of an empty one the file may not have been made, or not for good.
+    const isEmpty = state.writtenBytes === 0;
+    this.isFileMade = !isEmpty;
+    this.isEntrySynced = !isEmpty;
+    if (isEmpty) this.#indexes = { offsets: new OffsetIndex(this.baseOffset), times: new TimeIndex(this.baseOffset) };
   }
 
   /** A segment without bytes; its file is made by the first write. */
@@ -116,12 +118,12 @@ export class Segment implements IndexHolder {
       largestTimestampOffset: baseOffset,
       batchBytesMax: 0,
     };
-    return new Segment(files, folder, state, true);
+    return new Segment(files, folder, state);
   }
 
   /** A segment that a checkpoint knows. */
   static fromState(files: OpenFiles, folder: string, state: SegmentState): Segment {
-    return new Segment(files, folder, state, false);
+    return new Segment(files, folder, state);
   }
 
   state(): SegmentState {
