@@ -285,16 +285,17 @@ export function findTimestamp(
   return undefined;
 }
 
-/** The first record with the largest timestamp of the batch; undefined for a batch without records. */
+/** The first record with the largest timestamp of those at `minOffset` or later; undefined if there is none. */
 export function maxTimestampRecord(
   bytes: Buffer,
   position: number,
+  minOffset = 0,
   maxDecompressedBytes = DECOMPRESSED_BYTES_MAX,
 ): RecordPlace | undefined {
   const walk = new BatchWalk(bytes, position, maxDecompressedBytes);
   let found: RecordPlace | undefined;
   while (walk.next()) {
-    if (found === undefined || walk.timestamp > found.timestamp) {
+    if (walk.offset >= minOffset && (found === undefined || walk.timestamp > found.timestamp)) {
       found = { offset: walk.offset, timestamp: walk.timestamp };
     }
   }

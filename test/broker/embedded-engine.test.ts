@@ -230,3 +230,33 @@ test('after a stop without close every producer is known by its last batch, wher
   }
   await engine.close();
 });
+
+for (const where of ['memory', 'files'] as const) {
+  test(`the record with the largest timestamp is one that is still there (${where})`, async (t) => {
+    const dir = folder(t);
+    const batchAt = (...times: number[]): Buffer =>
+      buildBatch(times.map((timestamp) => ({ key: null, value: Buffer.from(String(timestamp)), timestamp })));
+    let engine = await open(dir);
+    let log = await partition(engine, { segmentBytes: 200 });
+    for (const batch of [batchAt(10, 90, 20), batchAt(50), batchAt(30, 60, 60), batchAt(40)]) log.append(batch, waited);
+    await durable(engine, engine.lastPosition);
+    if (where === 'files') {
+      await engine.close();
+      engine = await open(dir);
+      log = await partition(engine, { segmentBytes: 200 });
+    }
+    const largest = async (startOffset: number): Promise<unknown> => {
+      const { position } = engine.commit([{ kind: 'start', partition: log, offset: startOffset }], 'waited');
+      await durable(engine, position);
+      const found = await log.offsetOfMaxTime();
+      return found && [found.offset, found.timestamp];
+    };
+    t.deepEqual(await largest(0), [1, 90]);
+    t.deepEqual(await largest(1), [1, 90]);
+    t.deepEqual(await largest(2), [5, 60]);
+    t.deepEqual(await largest(6), [6, 60]);
+    t.deepEqual(await largest(7), [7, 40]);
+    t.is(await largest(8), undefined);
+    await engine.close();
+  });
+}
