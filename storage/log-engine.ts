@@ -452,7 +452,7 @@ export class LogEngine implements LogContext {
     const lane = async (): Promise<void> => {
       for (const log of waiting) {
         const state = await log.checkpoint(saveAll);
-        if (state !== undefined && !log.isDeleted) this.#pieces.set(log.keyText, encodePartition(state));
+        if (state !== undefined && this.#logs.get(log.keyText) === log) this.#pieces.set(log.keyText, encodePartition(state));
       }
     };
     await Promise.all(Array.from({ length: CHECKPOINT_PARALLEL }, lane));

@@ -89,7 +89,9 @@ export class PartitionLog implements Member, WriteTarget {
   /** Somebody has opened it since the start. */
   isOpened = false;
   isFenced: boolean;
+  /** Decided, not necessarily durable: until it is, its bytes are kept like all others. */
   isDeleted = false;
+  #isGone = false;
 
   // Of the committer, see `Member`.
   groupNumber = -1;
@@ -197,7 +199,7 @@ export class PartitionLog implements Member, WriteTarget {
     return this.#runs.unwrittenBytes;
   }
   get hasDurableUnwritten(): boolean {
-    return this.#runs.hasDurableUnwritten;
+    return this.#runs.hasDurableUnwritten && !this.#isGone;
   }
   get segments(): readonly Segment[] {
     return this.#segments;
@@ -438,7 +440,7 @@ export class PartitionLog implements Member, WriteTarget {
   async writeBehind(): Promise<void> {
     if (this.#isWriting) return this.#writeEnd();
     const runs = this.#runs.unwritten();
-    if (runs.length === 0 || this.isDeleted) return;
+    if (runs.length === 0 || this.#isGone) return;
     this.#isWriting = true;
     await this.#write(runs);
     this.#written(runs);
@@ -715,7 +717,7 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** A segment that is to go has lost its last reader. */
   #released(): void {
-    if (!this.isDeleted) this.#dropSegments();
+    if (!this.#isGone) this.#dropSegments();
     const waiting = this.#whenReleased;
     this.#whenReleased = [];
     for (const resolve of waiting) resolve();
@@ -723,6 +725,7 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** The deletion is durable: the files go when the last write and read have ended. */
   remove(): Promise<void> {
+    this.#isGone = true;
     return this.#exclusive(() => this.#remove());
   }
 
@@ -775,8 +778,8 @@ export class PartitionLog implements Member, WriteTarget {
 
   async #checkpoint(saveAll: boolean): Promise<PartitionState | undefined> {
     const durableOffset = this.#highWatermark;
-    while (this.#runs.firstUnwrittenOffset < durableOffset && !this.isDeleted) await this.writeBehind();
-    if (this.#folder === undefined || this.isDeleted) return undefined;
+    while (this.#runs.firstUnwrittenOffset < durableOffset && !this.#isGone) await this.writeBehind();
+    if (this.#folder === undefined || this.#isGone) return undefined;
     // What is counted as written now is what will have been synced.
     const segments: SegmentState[] = [];
     for (const segment of this.#segments) {
@@ -819,7 +822,7 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   async #saveProducers(offset: number, bytes: Buffer): Promise<void> {
-    if (this.isDeleted) return;
+    if (this.#isGone) return;
     await this.#makeFolder();
     await writeSnapshot(this.#context.files.disk, `${this.#path}/${offsetFileName(offset)}.snapshot`, bytes);
   }

@@ -335,8 +335,10 @@ async function check(image: SimImage, world: World, isSynced: boolean, seed: num
     ends.set(expected.topicId, { start: log.startOffset, end: log.endOffset });
   }
   for (const { parts } of isSynced ? world.atomics : []) {
-    const there = parts.filter(({ topicId, offset }) => (ends.get(topicId)?.end ?? Number.POSITIVE_INFINITY) > offset);
-    if (there.length > 0 && there.length < parts.length) throw new Error('an atomic commit is there in part');
+    // Of a partition that is being deleted nothing can be said.
+    const known = parts.filter(({ topicId }) => ends.has(topicId));
+    const there = known.filter(({ topicId, offset }) => (ends.get(topicId)?.end ?? 0) > offset);
+    if (there.length > 0 && there.length < known.length) throw new Error('an atomic commit is there in part');
   }
   return images;
 }
@@ -396,10 +398,13 @@ const [from, to] = (process.env.MILLRACE_SEEDS ?? '1-2').split('-').map(Number);
 const statesMax = Number(process.env.MILLRACE_STATES ?? 40);
 
 for (const isSynced of [true, false]) {
-  test.serial(`what was promised is there after any end (${isSynced ? 'synced, power cuts' : 'written, kills'})`, async (t) => {
-    let states = 0;
-    for (let seed = from; seed <= (to ?? from); seed++) states += await explore(seed, isSynced, statesMax);
-    t.log(`${states} states`);
-    t.true(states > 100);
-  });
+  test.serial(
+    `what was promised is there after any end (${isSynced ? 'synced, power cuts' : 'written, kills'})`,
+    async (t) => {
+      let states = 0;
+      for (let seed = from; seed <= (to ?? from); seed++) states += await explore(seed, isSynced, statesMax);
+      t.log(`${states} states`);
+      t.true(states > 100);
+    },
+  );
 }
