@@ -48,6 +48,7 @@ const IMPORTS: readonly (readonly [string, readonly string[]])[] = [
       'clients/',
       'protocol/',
       'storage/dump',
+      'storage/disk',
       'storage/clock',
       'storage/node-disk',
       'storage/native',

@@ -32,6 +32,10 @@ const groups: Readonly<Record<string, Group>> = {
     load: async () => (await import('./produce.ts')).produceCommand,
   },
   cat: { summary: 'read records by offset or time', load: async () => (await import('./cat.ts')).catCommand },
+  segment: {
+    summary: 'list, dump, verify the files of a data folder',
+    load: async () => (await import('./segment.ts')).segmentCommands,
+  },
 };
 
 /** Runs one command line; answers the exit code. */
