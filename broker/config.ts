@@ -243,7 +243,7 @@ export const options = {
     256 * MIB,
     1 * MIB,
     64 * GIB,
-    'Bytes of requests that have not arrived completely, over all connections.',
+    'Bytes of requests that have not arrived completely or wait for their answer, over all connections; who would go above it is disconnected.',
   ),
   'fetch.max.bytes': int(55 * MIB, 1 * KIB, INT32_MAX, 'As Apache Kafka: upper limit of one fetch answer.'),
   'fetch.sessions.max': int(1_000, 0, 1_000_000, 'As Apache Kafka (max.incremental.fetch.session.cache.slots).'),

@@ -17,7 +17,7 @@ import { type Options, resolveOptions } from './config.ts';
 import { openEmbeddedEngine } from './embedded-engine.ts';
 import { GroupCoordinator } from './groups.ts';
 import { apiTable } from './kafka/api-table.ts';
-import { KafkaConnection } from './kafka/connection.ts';
+import { KafkaConnection, RequestBudget } from './kafka/connection.ts';
 import { FetchHandler } from './kafka/fetch.ts';
 import { FetchSessions } from './kafka/fetch-sessions.ts';
 import { PiecePool } from './kafka/piece-pool.ts';
@@ -116,6 +116,7 @@ export async function openBroker({
   const fetch = new FetchHandler(new FetchSessions(clock, random, options['fetch.sessions.max']));
   const apis = apiTable(fetch, metrics);
   const pieces = new PiecePool();
+  const requests = new RequestBudget(options['requests.buffered.bytes.max']);
   const connections = new Set<KafkaConnection>();
   const report = (message: string, error: unknown): void => log(`${message}: ${inspect(error)}`);
   observeBroker(metrics, { broker, engine, fetch, apis, connections });
@@ -134,7 +135,7 @@ export async function openBroker({
     metrics,
     kafkaConnections: connections,
     acceptKafka(transport) {
-      const connection = new KafkaConnection(transport, { broker, apis, pieces, report });
+      const connection = new KafkaConnection(transport, { broker, apis, pieces, requests, report });
       connections.add(connection);
       connection.onClose(() => connections.delete(connection));
       return connection;

@@ -8,7 +8,7 @@
  */
 import type { Payload } from '../../protocol/bytes.ts';
 import { Reader } from '../../protocol/bytes.ts';
-import { ProtocolError } from '../../protocol/errors.ts';
+import { MillraceError, ProtocolError } from '../../protocol/errors.ts';
 import { FrameReader, readRequestHeader, responseFrame } from '../../protocol/kafka/frame.ts';
 import type { RequestHeader } from '../../protocol/kafka/messages.ts';
 import type { Operation, ResourceType } from '../access.ts';
@@ -36,11 +36,21 @@ class Slot implements Call<unknown, unknown> {
   readonly #row: ApiRow;
   readonly #correlationId: number;
   readonly #startedMs: number;
+  /** Memory of the request, until the slot is flushed. */
+  readonly heldBytes: number;
   chunks: Payload[] | undefined;
   release: (() => void) | undefined;
   isDone = false;
 
-  constructor(connection: KafkaConnection, row: ApiRow, header: RequestHeader, request: unknown, startedMs: number) {
+  constructor(
+    connection: KafkaConnection,
+    row: ApiRow,
+    header: RequestHeader,
+    request: unknown,
+    startedMs: number,
+    heldBytes: number,
+  ) {
+    this.heldBytes = heldBytes;
     this.connection = connection;
     this.#row = row;
     this.request = request;
@@ -87,10 +97,21 @@ interface Outgoing {
   release: (() => void) | undefined;
 }
 
+/** Memory that requests of all connections hold: `requests.buffered.bytes.max`. */
+export class RequestBudget {
+  readonly bytesMax: number;
+  heldBytes = 0;
+
+  constructor(bytesMax: number) {
+    this.bytesMax = bytesMax;
+  }
+}
+
 export interface KafkaConnectionOptions {
   broker: Broker;
   apis: ApiTable;
   pieces: PiecePool;
+  requests: RequestBudget;
   /** Told of what only an operator can act on: a handler that failed. */
   report: (message: string, error: unknown) => void;
 }
@@ -107,6 +128,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   readonly #transport: Transport;
   readonly #apis: ApiTable;
   readonly #pieces: PiecePool;
+  readonly #requests: RequestBudget;
   readonly #report: (message: string, error: unknown) => void;
   readonly #frames: FrameReader;
   /** Requests not yet handed to the output, oldest first. */
@@ -117,6 +139,9 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   #queuedBytes = 0;
   /** Handed to the transport and not yet taken by the peer's side of it. */
   #unsentBytes = 0;
+  /** What of the budget this connection holds: bytes of a frame in progress and of requests without an answer. */
+  #budgetBytes = 0;
+  #waitingBytes = 0;
   #isExecuting = false;
   #isPaused = false;
   #isDraining = false;
@@ -124,11 +149,12 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   #isReadingFile = false;
   #waitsForRoom = false;
 
-  constructor(transport: Transport, { broker, apis, pieces, report }: KafkaConnectionOptions) {
+  constructor(transport: Transport, { broker, apis, pieces, requests, report }: KafkaConnectionOptions) {
     this.#transport = transport;
     this.broker = broker;
     this.#apis = apis;
     this.#pieces = pieces;
+    this.#requests = requests;
     this.#report = report;
     this.localHost = transport.localHost;
     this.localPort = transport.localPort;
@@ -153,6 +179,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     try {
       this.#frames.push(chunk);
       this.#run();
+      this.#holdBytes(this.#frames.heldBytes + this.#waitingBytes);
     } catch (error) {
       this.fail(error);
     }
@@ -171,6 +198,16 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
 
   end(): void {
     this.#transport.destroy();
+  }
+
+  #holdBytes(bytes: number): void {
+    const grown = bytes - this.#budgetBytes;
+    if (grown === 0 || this.isClosed) return;
+    this.#budgetBytes = bytes;
+    this.#requests.heldBytes += grown;
+    if (grown <= 0 || this.#requests.heldBytes <= this.#requests.bytesMax) return;
+    const message = `requests hold ${this.#requests.heldBytes} bytes, requests.buffered.bytes.max is ${this.#requests.bytesMax}`;
+    this.fail(new MillraceError('POLICY_VIOLATION', message));
   }
 
   #run(): void {
@@ -219,7 +256,10 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
       version = -1;
     }
     const request = version < 0 ? undefined : row.api.readRequest(reader, version);
-    const slot = new Slot(this, row, header, request, this.broker.clock.monotonic());
+    // Produce does not keep its frame; batches it has to keep while files are loaded are few and short-lived.
+    const heldBytes = apiKey === PRODUCE ? 0 : frame.length;
+    this.#waitingBytes += heldBytes;
+    const slot = new Slot(this, row, header, request, this.broker.clock.monotonic(), heldBytes);
     this.#slots.push(slot);
     row.requests++;
     const executing = row.handle(this.broker, slot);
@@ -267,12 +307,14 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     if (this.isClosed) return;
     let done = 0;
     while (done < this.#slots.length && this.#slots[done].isDone) {
-      const { chunks, release } = this.#slots[done++];
+      const { chunks, release, heldBytes } = this.#slots[done++];
+      this.#waitingBytes -= heldBytes;
       if (!chunks) continue;
       this.#queuedBytes += memoryBytes(chunks);
       this.#outgoing.push({ chunks, index: 0, release });
     }
     this.#slots.splice(0, done);
+    this.#holdBytes(this.#frames.heldBytes + this.#waitingBytes);
     this.#pump();
     this.#continue();
   };
@@ -382,6 +424,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     if (this.isClosed) return;
     this.isClosed = true;
     this.#frames.close();
+    this.#requests.heldBytes -= this.#budgetBytes;
     const callbacks = [...this.#closeCallbacks];
     this.#closeCallbacks.clear();
     for (const callback of callbacks) callback();

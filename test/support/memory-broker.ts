@@ -4,7 +4,7 @@ import { openAccess } from '../../broker/access.ts';
 import { resolveOptions } from '../../broker/config.ts';
 import { GroupCoordinator } from '../../broker/groups.ts';
 import { apiTable } from '../../broker/kafka/api-table.ts';
-import { KafkaConnection } from '../../broker/kafka/connection.ts';
+import { KafkaConnection, RequestBudget } from '../../broker/kafka/connection.ts';
 import { FetchHandler } from '../../broker/kafka/fetch.ts';
 import { FetchSessions } from '../../broker/kafka/fetch-sessions.ts';
 import { PiecePool } from '../../broker/kafka/piece-pool.ts';
@@ -23,6 +23,8 @@ export interface MemoryBroker {
   readonly broker: Broker;
   readonly engine: MemoryEngine;
   readonly clock: SimClock;
+  /** What the operator was told. */
+  readonly reports: string[];
   connect(): MemoryClient;
 }
 
@@ -120,19 +122,21 @@ export async function openMemoryBroker(
   };
   const apiRows = apiTable(new FetchHandler(new FetchSessions(clock, random, 10)), new Metrics());
   const pieces = new PiecePool();
+  const requests = new RequestBudget(options['requests.buffered.bytes.max']);
+  const reports: string[] = [];
   return {
     broker,
     engine,
     clock,
+    reports,
     connect() {
       const client = new MemoryClient();
       client.connection = new KafkaConnection(client, {
         broker,
         apis: apiRows,
         pieces,
-        report: (message, error) => {
-          throw new Error(message, { cause: error });
-        },
+        requests,
+        report: (message, error) => reports.push(`${message}: ${String(error)}`),
       });
       return client;
     },

@@ -236,3 +236,19 @@ test('an incremental fetch session answers only what has news', async (t) => {
   t.is(reader.answer(3, 'Fetch', 11).errorCode, 71);
   t.is(reader.answer(4, 'Fetch', 11).errorCode, 70);
 });
+
+test('requests of all connections together hold a bounded amount of memory', async (t) => {
+  const { broker, connect, reports } = await openMemoryBroker({ 'requests.buffered.bytes.max': 1024 * 1024 });
+  broker.topics.autoCreate('t');
+  const half = Buffer.alloc(300 * 1024);
+  half.writeInt32BE(50 * 1024 * 1024);
+  const clients = Array.from({ length: 5 }, () => connect());
+  for (const client of clients) client.send(half);
+  t.true(clients.filter(({ isDestroyed }) => isDestroyed).length >= 2);
+  t.true(reports.every((line) => line.includes('requests.buffered.bytes.max')));
+  // Those that are gone have given their part back.
+  for (const client of clients) client.destroy();
+  const next = connect();
+  next.send(half.subarray(0, 200 * 1024));
+  t.false(next.isDestroyed);
+});
