@@ -18,11 +18,8 @@ import type { Run, RunOwner } from './tail-cache.ts';
 /** What the committer needs of a partition. */
 export interface Member extends RunOwner {
   readonly key: PartitionKey;
-  /** Group in which `groupBytes` were counted. */
-  groupNumber: number;
-  groupBytes: number;
-  /** Last group with a part of an atomic commit. */
-  atomicGroupNumber: number;
+  /** Its share of the newest group in which it has one. */
+  share: Share | undefined;
   /** Last group in which it goes direct. */
   directGroupNumber: number;
   /** Parts that must be in the record of a group in which it goes direct, or that are due to be repeated. */
@@ -43,10 +40,24 @@ function memberOf(run: Run): Member {
   return run.owner as Member;
 }
 
+/** What a member has in one group. Several groups may be waiting. */
+export class Share {
+  readonly member: Member;
+  readonly groupNumber: Position;
+  sizeBytes = 0;
+  /** Has parts of an atomic commit: these go through the journal, and so does everything else of the share. */
+  isAtomic = false;
+
+  constructor(member: Member, groupNumber: Position) {
+    this.member = member;
+    this.groupNumber = groupNumber;
+  }
+}
+
 export class Group {
   readonly number: Position;
   readonly runs: Run[] = [];
-  readonly members: Member[] = [];
+  readonly shares: Share[] = [];
   readonly others: OtherPart[] = [];
   /** Run when the group is durable, before anybody is called back. */
   readonly effects: (() => void)[] = [];
@@ -135,13 +146,14 @@ export class Committer {
 
   /** Counts bytes that a member has added to its group. */
   count(group: Group, member: Member, sizeBytes: number): void {
-    group.sizeBytes += sizeBytes;
-    if (member.groupNumber !== group.number) {
-      member.groupNumber = group.number;
-      member.groupBytes = 0;
-      group.members.push(member);
+    let { share } = member;
+    if (share === undefined || share.groupNumber !== group.number) {
+      share = new Share(member, group.number);
+      member.share = share;
+      group.shares.push(share);
     }
-    member.groupBytes += sizeBytes;
+    share.sizeBytes += sizeBytes;
+    group.sizeBytes += sizeBytes;
   }
 
   whenDurable(position: Position, callback: () => void): void {
@@ -223,20 +235,21 @@ export class Committer {
 
   #directMembers(group: Group): Member[] {
     const { isSynced, directBytesMin } = this.#options;
-    const direct = group.members.filter(
-      (member) => member.atomicGroupNumber !== group.number && (!isSynced || member.groupBytes >= directBytesMin),
+    const shares = group.shares.filter(
+      ({ isAtomic, sizeBytes }) => !isAtomic && (!isSynced || sizeBytes >= directBytesMin),
     );
-    if (isSynced && direct.length > DIRECT_MEMBERS_MAX) {
-      direct.sort((a, b) => b.groupBytes - a.groupBytes);
-      direct.length = DIRECT_MEMBERS_MAX;
+    if (isSynced && shares.length > DIRECT_MEMBERS_MAX) {
+      shares.sort((a, b) => b.sizeBytes - a.sizeBytes);
+      shares.length = DIRECT_MEMBERS_MAX;
     }
+    const direct = shares.map(({ member }) => member);
     for (const member of direct) member.directGroupNumber = group.number;
     return direct;
   }
 
   #otherParts(group: Group, direct: readonly Member[]): OtherPart[] {
     const others: OtherPart[] = [];
-    for (const member of group.members) {
+    for (const { member } of group.shares) {
       const open = member.takeOpenPart();
       if (open !== undefined) others.push(open);
     }
@@ -295,7 +308,7 @@ export class Committer {
   }
 
   #end(group: Group): void {
-    for (const member of group.members) member.settle(group.number, member.directGroupNumber === group.number);
+    for (const { member } of group.shares) member.settle(group.number, member.directGroupNumber === group.number);
     this.durablePosition = group.number;
     this.#inFlight = undefined;
     for (const effect of group.effects) effect();
@@ -305,7 +318,7 @@ export class Committer {
       if (next.isWaited) this.#startNext();
       else this.#schedule('lazy');
     }
-    for (const member of group.members) member.wake();
+    for (const { member } of group.shares) member.wake();
     for (const waiter of group.waiters) waiter();
     this.#options.onGroupEnd();
   }

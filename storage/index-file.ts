@@ -103,7 +103,8 @@ export class OffsetIndex {
   isPlausible(segmentBytes: number, endOffset: number): boolean {
     const { bytes, count } = this.#entries;
     let offset = -1;
-    let position = -1;
+    // No entry is for the first batch: zeros at the beginning are what a power cut has left.
+    let position = 0;
     for (let at = 0; at < count * OFFSET_ENTRY_BYTES; at += OFFSET_ENTRY_BYTES) {
       const nextOffset = bytes.readInt32BE(at);
       const nextPosition = bytes.readInt32BE(at + 4);
@@ -175,6 +176,7 @@ export class TimeIndex {
     for (let at = 0; at < count * TIME_ENTRY_BYTES; at += TIME_ENTRY_BYTES) {
       const high = bytes.readInt32BE(at);
       if (high < 0 || high >= 0x20_0000) return false;
+      if (at === 0 && bytes.readInt32BE(4) === 0 && high === 0) return false;
       const nextTimestamp = readInt64(bytes, at);
       const nextOffset = bytes.readInt32BE(at + 8);
       // Kafka's offsets may repeat here; ours rise with the timestamps.

@@ -335,6 +335,7 @@ export class LogEngine implements LogContext {
     this.#logs.delete(partition.keyText);
     this.#dirty.delete(partition);
     this.#pieces.delete(partition.keyText);
+    partition.wake();
     this.writer.background(() => partition.remove());
   }
 

@@ -28,7 +28,7 @@ import {
 } from '../protocol/record-batch.ts';
 import type { PartitionState } from './checkpoint.ts';
 import type { Clock } from './clock.ts';
-import { type Committer, type Group, type Member, WRITE_NOW_BYTES_MAX } from './committer.ts';
+import { type Committer, type Group, type Member, type Share, WRITE_NOW_BYTES_MAX } from './committer.ts';
 import type { DataDir } from './data-dir.ts';
 import { writeAll, writeAllNow } from './disk.ts';
 import { keyText, type OtherPart, type PartitionKey, partitionKey } from './journal.ts';
@@ -41,7 +41,7 @@ import { emptySlice, RunQueue } from './run-queue.ts';
 import { offsetFileName, Segment, SEGMENT_ENDINGS, type SegmentState } from './segment.ts';
 import { walkHeaders } from './segment-reader.ts';
 import type { SegmentWriter, WriteTarget } from './segment-writer.ts';
-import { readSnapshot, writeSnapshot } from './snapshot.ts';
+import { readSnapshot, TEMPORARY_SUFFIX, writeSnapshot } from './snapshot.ts';
 import { Run, RUN_BYTES_MAX, runDigest, type TailCache } from './tail-cache.ts';
 
 /** What all partitions of an engine share. */
@@ -94,9 +94,7 @@ export class PartitionLog implements Member, WriteTarget {
   #isGone = false;
 
   // Of the committer, see `Member`.
-  groupNumber = -1;
-  groupBytes = 0;
-  atomicGroupNumber = -1;
+  share: Share | undefined;
   directGroupNumber = -1;
   // Of the segment writer, see `WriteTarget`.
   lingerUntilMs = 0;
@@ -150,7 +148,7 @@ export class PartitionLog implements Member, WriteTarget {
     this.#startOffset = state?.startOffset ?? 0;
     this.#durableStart = this.#startOffset;
     this.#epochs = new LeaderEpochs(state?.epochs);
-    this.#savedEpoch = this.#epochs.latest;
+    this.#savedEpoch = -1;
     const { producerExpirationMs, producersMax } = context;
     this.#producers = new ProducerState({ name: this.name, expirationMs: producerExpirationMs, producersMax });
     this.#storedProducers = state?.producers;
@@ -235,8 +233,10 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** A part of an atomic commit: the broker's own batch, in `group`. Whoever calls has checked every part before. */
   appendAtomic(batch: Buffer, group: Group): Appended {
-    this.atomicGroupNumber = group.number;
-    return this.#store(batch, group, -1);
+    const appended = this.#store(batch, group, -1);
+    assert(this.share !== undefined);
+    this.share.isAtomic = true;
+    return appended;
   }
 
   /** @throws MillraceError STOPPING, KAFKA_STORAGE_ERROR, UNKNOWN_TOPIC_OR_PARTITION */
@@ -709,10 +709,9 @@ export class PartitionLog implements Member, WriteTarget {
     }
   }
 
-  /** The end of the partition is decided: nobody uses it any more. Files go with `remove`. */
+  /** The end of the partition is decided: nobody uses it any more. Readers are woken when it is durable; files go with `remove`. */
   delete(): void {
     this.isDeleted = true;
-    this.wake();
   }
 
   /** A segment that is to go has lost its last reader. */
@@ -831,13 +830,16 @@ export class PartitionLog implements Member, WriteTarget {
   async #saveEpochs(): Promise<void> {
     if (this.#epochs.latest === this.#savedEpoch) return;
     this.#savedEpoch = this.#epochs.latest;
-    const file = await this.#context.files.disk.open(`${this.#path}/${LEADER_EPOCH_FILE}`, 'write');
+    const { disk } = this.#context.files;
+    const path = `${this.#path}/${LEADER_EPOCH_FILE}`;
+    const file = await disk.open(path + TEMPORARY_SUFFIX, 'write');
     try {
       await file.truncate(0);
       await writeAll(file, [this.#epochs.encode()], 0);
     } finally {
       await file.close();
     }
+    await disk.rename(path + TEMPORARY_SUFFIX, path);
   }
 
   /** At the end: the producer state goes into a file, as Kafka has it. */

@@ -298,8 +298,11 @@ export class Segment implements IndexHolder {
     const file = await this.#files.disk.open(this.path + ending, 'write');
     try {
       const from = Math.max(0, saved) * entryBytes;
-      if (saved < 0) await file.truncate(0);
+      const isReplaced = saved < 0 && (await file.size()) > 0;
+      if (isReplaced) await file.truncate(0);
       if (bytes.length > from) await writeAll(file, [bytes.subarray(from)], from);
+      // The old entries may be of batches that were cut off; they must not come back beside the new ones.
+      if (isReplaced) await file.sync();
     } finally {
       await file.close();
     }
