@@ -10,7 +10,7 @@ import type { FileSplice, LogConfig, LogSlice } from '../../storage/log.ts';
 import { type LogCommitPart, LogEngine, type LogEngineSettings } from '../../storage/log-engine.ts';
 import type { PartitionLog } from '../../storage/partition-log.ts';
 import { SimClock } from '../support/sim-clock.ts';
-import { SimDisk } from '../support/sim-disk.ts';
+import { type DiskFault, SimDisk } from '../support/sim-disk.ts';
 import type { CutOptions, SimImage } from '../support/sim-image.ts';
 import { SimRandom } from '../support/sim-random.ts';
 
@@ -120,6 +120,7 @@ async function work(
   image: SimImage | undefined,
   world: World,
   steps: number,
+  fault?: { at: number; kind: DiskFault },
 ): Promise<End[]> {
   const random = new SimRandom(seed);
   const clock = new SimClock();
@@ -128,13 +129,18 @@ async function work(
     clock,
     latency: { random: random.fork(), minMs: 0.05, maxMs: 1 },
     onOperation: (_, operation) => {
-      if (started) ends.push({ image: disk.image(), world: copyWorld(world), operation });
+      if (started && fault === undefined) ends.push({ image: disk.image(), world: copyWorld(world), operation });
     },
     ...(image ? { image } : {}),
   });
   let started = image !== undefined;
   const engine = await clock.settle(openEngine(disk, clock, random.fork(), isSynced, []));
   started = true;
+  let failures = 0;
+  if (fault !== undefined) {
+    disk.failAt(disk.operations + fault.at, fault.kind);
+    engine.onFatal(() => void failures++);
+  }
   const logs: PartitionLog[] = [];
   for (const expected of world.partitions.values()) {
     if (expected.isDeleted) continue;
@@ -178,11 +184,12 @@ async function work(
   };
   const acknowledge = (position: number, effect: () => void): void => {
     engine.whenDurable(position, () => {
+      if (failures > 0) throw new Error('acknowledged after a failure');
       if (!disk.isStopped) effect();
     });
   };
 
-  for (let step = 0; step < steps; step++) {
+  for (let step = 0; step < steps && failures === 0; step++) {
     const log = random.pick(logs);
     const expected = expectedOf(log);
     const dice = random.below(100);
@@ -245,6 +252,7 @@ async function work(
     if (random.chance(0.4)) await clock.advance(random.below(3));
   }
   await clock.advance(50);
+  if (failures > 1) throw new Error(`${failures} fatal errors`);
   ends.push({ image: disk.image(), world: copyWorld(world), operation: 'the end' });
   return ends;
 }
@@ -408,3 +416,27 @@ for (const isSynced of [true, false]) {
     },
   );
 }
+
+test.serial('after a failed write or sync nothing more is acknowledged, and what was is there', async (t) => {
+  let states = 0;
+  for (let seed = from; seed <= (to ?? from); seed++) {
+    const random = new SimRandom(seed);
+    for (let number = 0; number < statesMax; number++) {
+      const isSynced = random.chance(0.7);
+      const fault = { at: random.between(1, 150), kind: random.pick(['EIO', 'ENOSPC', 'short'] as const) };
+      const world: World = { partitions: new Map(), atomics: [] };
+      const [end] = await work(seed * 31, isSynced, undefined, world, 40, fault);
+      const image = isSynced ? end.image.afterPowerCut(random, random.pick(cuts)) : end.image.afterKill(random);
+      try {
+        await check(image, end.world, isSynced, seed);
+      } catch (error) {
+        throw new Error(
+          `seed ${seed}, ${JSON.stringify(fault)}: ${error instanceof Error ? error.stack : String(error)}`,
+        );
+      }
+      states++;
+    }
+  }
+  t.log(`${states} states`);
+  t.pass();
+});
