@@ -148,6 +148,7 @@ export class PartitionLog implements Member, WriteTarget {
     this.#startOffset = state?.startOffset ?? 0;
     this.#durableStart = this.#startOffset;
     this.#epochs = new LeaderEpochs(state?.epochs);
+    // The file is not synced and may be anything.
     this.#savedEpoch = -1;
     const { producerExpirationMs, producersMax } = context;
     this.#producers = new ProducerState({ name: this.name, expirationMs: producerExpirationMs, producersMax });

@@ -1,0 +1,187 @@
+/**
+ * What the log has promised while a workload ran on it, and the check that a log opened later keeps it: every
+ * acknowledged record is there, nothing a reader has seen changes, offsets are dense, nothing is invented, deleted
+ * partitions stay away, atomic commits are there whole or not at all, retries are still recognised.
+ *
+ * Promises are made per partition and only grow, so the state at any moment is a few numbers over shared lists.
+ */
+import { BATCH_OVERHEAD_BYTES, batchSizeBytes, buildBatch, readRecords } from '../../protocol/record-batch.ts';
+import type { FileSplice, LogSlice } from '../../storage/log.ts';
+import type { PartitionLog } from '../../storage/partition-log.ts';
+
+/** A batch of an idempotent producer. */
+export interface SentBatch {
+  producerId: number;
+  sequence: number;
+  baseOffset: number;
+  values: readonly string[];
+}
+
+/** One partition of a workload. */
+export class Promises {
+  readonly topicId: string;
+  readonly topic: string;
+  /** By offset, what the record holds; only appended to. */
+  readonly values: string[];
+  /** Of idempotent producers, by offset; only appended to. */
+  readonly sent: SentBatch[];
+  /** Below this everything was acknowledged or seen by a reader. */
+  safeEnd = 0;
+  /** The start was acknowledged to be at least `safeStart`, and asked to be at most `startMax`. */
+  safeStart = 0;
+  startMax = 0;
+  isDeletionAsked = false;
+  isDeleted = false;
+
+  constructor(topicId: string, topic: string, values: string[] = [], sent: SentBatch[] = []) {
+    this.topicId = topicId;
+    this.topic = topic;
+    this.values = values;
+    this.sent = sent;
+  }
+
+  acknowledged(lastOffset: number): void {
+    this.safeEnd = Math.max(this.safeEnd, lastOffset + 1);
+  }
+
+  now(): PromisesAt {
+    const { safeEnd, safeStart, startMax, isDeletionAsked, isDeleted } = this;
+    const counts = { appended: this.values.length, sent: this.sent.length };
+    return { of: this, safeEnd, safeStart, startMax, isDeletionAsked, isDeleted, ...counts };
+  }
+}
+
+/** The promises at one moment. */
+export interface PromisesAt {
+  readonly of: Promises;
+  readonly safeEnd: number;
+  readonly safeStart: number;
+  readonly startMax: number;
+  readonly isDeletionAsked: boolean;
+  readonly isDeleted: boolean;
+  /** Records and batches that had been appended by then, acknowledged or not. */
+  readonly appended: number;
+  readonly sent: number;
+}
+
+/** The parts of one atomic commit: first offsets. */
+export type AtomicCommit = readonly { readonly of: Promises; readonly offset: number }[];
+
+/** What is kept after an end of the given kind. Without `isKept` (`log.flush: written` and a power cut) only sense is. */
+export interface Terms {
+  isKept: boolean;
+}
+
+/** Throws an error that says what is wrong with `log`. Answers where it starts and ends. */
+export async function checkPartition(
+  log: PartitionLog,
+  at: PromisesAt,
+  terms: Terms,
+): Promise<{ start: number; end: number } | undefined> {
+  const { of } = at;
+  const fail = (what: string): never => {
+    throw new Error(`${log.name} (${of.topicId.slice(-4)}): ${what}`);
+  };
+  if (at.isDeleted && terms.isKept) {
+    if (log.endOffset !== 0) fail(`was deleted and is back, up to ${log.endOffset}`);
+    return undefined;
+  }
+  if (log.isFenced) {
+    // Without promises its files may have gone before it was known that they may.
+    if (!terms.isKept) return undefined;
+    fail('is fenced');
+  }
+  if (at.isDeletionAsked && log.endOffset === 0) return undefined;
+  if (terms.isKept && log.endOffset < at.safeEnd) fail(`ends at ${log.endOffset}, ${at.safeEnd} was acknowledged`);
+  if (log.endOffset > at.appended) fail(`ends at ${log.endOffset}, only ${at.appended} were ever sent`);
+  if (log.highWatermark !== log.endOffset) fail(`high watermark ${log.highWatermark}, end ${log.endOffset}`);
+  if (terms.isKept && log.startOffset < at.safeStart)
+    fail(`starts at ${log.startOffset}, ${at.safeStart} was acknowledged`);
+  if (log.startOffset > at.startMax) fail(`starts at ${log.startOffset}, at most ${at.startMax} was asked for`);
+  const values = await readValues(log, log.startOffset, 3000);
+  for (let index = 0; index < values.length; index++) {
+    const offset = log.startOffset + index;
+    if (values[index] !== of.values[offset]) {
+      fail(`has '${values[index].slice(0, 40)}' at ${offset}, sent was '${of.values[offset].slice(0, 40)}'`);
+    }
+  }
+  return { start: log.startOffset, end: log.endOffset };
+}
+
+/** Sends each producer's newest batches again: they must be recognised, and what follows them must be taken. */
+export function checkRetries(log: PartitionLog, at: PromisesAt): void {
+  const kept = at.of.sent.slice(0, at.sent).filter(({ baseOffset }) => baseOffset < log.endOffset);
+  const byProducer = new Map<number, SentBatch[]>();
+  for (const batch of kept) {
+    const batches = byProducer.get(batch.producerId) ?? [];
+    batches.push(batch);
+    byProducer.set(batch.producerId, batches);
+  }
+  for (const [producerId, batches] of byProducer) {
+    const last = batches[batches.length - 1];
+    // Below the start only the producer's newest batch is sure to be remembered.
+    if (last.baseOffset < log.startOffset) continue;
+    for (const batch of batches.slice(-5)) {
+      if (batch.baseOffset < log.startOffset) continue;
+      const again = log.append(producerBatch(batch), { origin: 'client', urgency: 'lazy' });
+      if (again.isDuplicate && again.baseOffset === batch.baseOffset) continue;
+      throw new Error(
+        `${log.name}: producer ${producerId} sent sequence ${batch.sequence} (offset ${batch.baseOffset}) again; it was taken as offset ${again.baseOffset}`,
+      );
+    }
+    const next = { ...last, sequence: last.sequence + last.values.length };
+    const taken = log.append(producerBatch(next), { origin: 'client', urgency: 'lazy' });
+    if (taken.isDuplicate)
+      throw new Error(`${log.name}: producer ${producerId}: a new batch was taken for a duplicate`);
+  }
+}
+
+export function producerBatch({ producerId, sequence, values }: Omit<SentBatch, 'baseOffset'>): Buffer {
+  return buildBatch(recordsOf(values), { producerId, producerEpoch: 0, baseSequence: sequence });
+}
+
+export function plainBatch(values: readonly string[]): Buffer {
+  return buildBatch(recordsOf(values));
+}
+
+const recordsOf = (values: readonly string[]) =>
+  values.map((value) => ({ key: null, value: Buffer.from(value), timestamp: 1000 }));
+
+/** All values from `offset` to the high watermark; throws if offsets are not dense. */
+export async function readValues(log: PartitionLog, offset: number, maxBytes: number): Promise<string[]> {
+  const values: string[] = [];
+  const end = log.highWatermark;
+  for (let next = offset; next < end; ) {
+    const before = next;
+    const bytes = await bytesOf(await log.read(next, maxBytes, { wholeFirst: true }));
+    for (let at = 0; at + BATCH_OVERHEAD_BYTES <= bytes.length; at += batchSizeBytes(bytes, at)) {
+      if (at + batchSizeBytes(bytes, at) > bytes.length) break;
+      for (const record of readRecords(bytes, at)) {
+        if (record.offset < next || next >= end) continue;
+        if (record.offset !== next) throw new Error(`${log.name}: offset ${record.offset}, expected ${next}`);
+        values.push(String(record.value));
+        next++;
+      }
+    }
+    if (next === before) throw new Error(`${log.name}: nothing at ${next}, high watermark ${end}`);
+  }
+  return values;
+}
+
+async function bytesOf(slice: LogSlice): Promise<Buffer> {
+  try {
+    const pieces: Buffer[] = [];
+    for (const chunk of slice.chunks) {
+      if (chunk instanceof Uint8Array) pieces.push(Buffer.from(chunk));
+      else {
+        const piece = Buffer.alloc(chunk.length);
+        // The one kind of splice that there is.
+        await (chunk as FileSplice).read(piece, 0);
+        pieces.push(piece);
+      }
+    }
+    return Buffer.concat(pieces);
+  } finally {
+    slice.release();
+  }
+}
