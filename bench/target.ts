@@ -81,7 +81,7 @@ export async function launch({ command, args, env, logFile, ready, isGroup }: La
     child.once('exit', (code, signal) => {
       fail(`ended with ${code ?? signal}`);
       // Nothing here was asked to end this way.
-      if (isReady && code !== 0 && !isExpected(signal))
+      if (isReady && !ending.has(child))
         console.error(`${command} ended with ${code ?? signal}:\n${text.slice(-LOG_TAIL_BYTES)}`);
     });
   });
@@ -91,13 +91,12 @@ export async function launch({ command, args, env, logFile, ready, isGroup }: La
   return { child, pid: child.pid, readyMs: Math.round(readyMs), line };
 }
 
-/** `end` sends these. Java and a broker in order answer SIGTERM with an exit code of their own. */
-function isExpected(signal: NodeJS.Signals | null): boolean {
-  return signal === 'SIGKILL' || signal === 'SIGTERM';
-}
+/** Processes that `end` was asked to end. */
+const ending = new WeakSet<ChildProcess>();
 
 /** Sends `signal` and waits for the end; kill -9 after half a minute. */
 export async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  ending.add(child);
   if (child.exitCode !== null || child.signalCode !== null) return;
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   child.kill(signal);
