@@ -829,7 +829,8 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** For Kafka's tools; what is read back is the checkpoint's copy. Not synced. */
   async #saveEpochs(): Promise<void> {
-    if (this.#epochs.latest === this.#savedEpoch) return;
+    // Of a fenced log even the folder may be missing.
+    if (this.isFenced || this.#epochs.latest === this.#savedEpoch) return;
     this.#savedEpoch = this.#epochs.latest;
     const { disk } = this.#context.files;
     const path = `${this.#path}/${LEADER_EPOCH_FILE}`;
