@@ -93,7 +93,7 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
   await inParallel(touched.values(), (recovery) => recovery.scan());
 
   let pendingBytes = 0;
-  for await (const record of readJournal(disk, chain, sequence)) {
+  for await (const record of readJournal(disk, chain, sequence, lastSequence)) {
     for (const part of record.parts) {
       if (part.kind !== 'append') continue;
       pendingBytes += part.bytes.length;
@@ -191,7 +191,7 @@ async function inParallel<T>(items: Iterable<T>, task: (item: T) => Promise<void
 }
 
 /** Journaled bytes collected before they are compared with the segments, all partitions together and one. */
-const PENDING_BYTES_MAX = 32 * 1024 * 1024;
+const PENDING_BYTES_MAX = 8 * 1024 * 1024;
 const PENDING_PARTITION_BYTES_MAX = 1024 * 1024;
 
 type AppendPart = Extract<ReadPart, { kind: 'append' }>;
@@ -476,7 +476,7 @@ class PartitionRecovery {
     segment.isSealed = false;
     const place = await locate(segment, offset);
     if (place === undefined) return;
-    segment.cut(place.position, place.baseOffset);
+    await segment.cut(place.position, place.baseOffset);
     const file = await segment.file.use('write');
     try {
       await file.truncate(place.position);
@@ -562,7 +562,7 @@ class PartitionRecovery {
       } finally {
         segment.file.done();
       }
-      await segment.saveIndexes(true);
+      await segment.saveIndexes(false);
     }
     if (this.#isFolderChanged) await this.#options.disk.syncDirectory(this.#path);
   }

@@ -232,7 +232,8 @@ export class FileRange implements FileSplice {
     const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
     if (this.#carry !== undefined) this.#followCarry(this.#carry, view, offset);
     let at = this.#boundary - offset;
-    while (at + HINT_HEADER_BYTES <= view.length) {
+    // Not below 0: the last batch, which the range cuts, may have begun in an earlier piece.
+    while (at >= 0 && at + HINT_HEADER_BYTES <= view.length) {
       const sizeBytes = batchSizeBytes(view, at);
       if (sizeBytes < BATCH_HEADER_BYTES || this.#boundary + sizeBytes > this.length) break;
       this.#boundaryOffset = batchLastOffset(view, at) + 1;

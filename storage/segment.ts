@@ -216,6 +216,7 @@ export class Segment implements IndexHolder {
     if (!offsets.isPlausible(this.writtenBytes, this.writtenOffset) || !times.isPlausible(this.writtenOffset)) {
       offsets = new OffsetIndex(this.baseOffset);
       times = new TimeIndex(this.baseOffset);
+      await this.#emptyIndexFiles();
     } else if (offsetBytes.length % 8 === 0 && timeBytes.length % 12 === 0) {
       this.#savedOffsets = offsets.count;
       this.#savedTimes = times.count;
@@ -225,6 +226,27 @@ export class Segment implements IndexHolder {
     this.#indexes = indexes;
     if (this.isSealed) this.#files.indexUsed(this);
     return indexes;
+  }
+
+  /**
+   * Entries that do not fit go durably, before the segment grows: later they might look as if they did. Files that are not
+   * there stay so.
+   */
+  async #emptyIndexFiles(): Promise<void> {
+    const { disk } = this.#files;
+    for (const ending of ['.index', '.timeindex']) {
+      if ((await disk.stat(this.path + ending)) === undefined) continue;
+      const file = await disk.open(this.path + ending, 'write');
+      try {
+        await file.truncate(0);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+    }
+    this.#savedOffsets = 0;
+    this.#savedTimes = 0;
+    this.#savedBytes = 0;
   }
 
   async #walkUnindexed(indexes: Indexes): Promise<void> {
@@ -295,6 +317,8 @@ export class Segment implements IndexHolder {
   async #save(ending: string, bytes: Buffer, entryBytes: number, saved: number): Promise<number> {
     const count = bytes.length / entryBytes;
     if (saved === count) return count;
+    // An empty segment has no files yet, unless its batches were cut off.
+    if (this.writtenBytes === 0 && (await this.#files.disk.stat(this.path + ending)) === undefined) return saved;
     const file = await this.#files.disk.open(this.path + ending, 'write');
     try {
       const from = Math.max(0, saved) * entryBytes;
@@ -366,13 +390,12 @@ export class Segment implements IndexHolder {
   }
 
   /** Forgets everything at and above `position`, where the batch of `offset` started; the file itself is cut by the caller. */
-  cut(position: number, offset: number): void {
+  async cut(position: number, offset: number): Promise<void> {
     const indexes = this.#indexes;
     assert(indexes !== undefined);
     indexes.offsets.cut(position);
     indexes.times.cut(offset);
-    this.#savedOffsets = -1;
-    this.#savedTimes = -1;
+    await this.#emptyIndexFiles();
     this.writtenBytes = position;
     this.sizeBytes = position;
     this.writtenOffset = offset;
