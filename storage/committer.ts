@@ -98,6 +98,8 @@ export class Committer {
   readonly #queue: Group[] = [];
   #inFlight: Group | undefined;
   #inFlightSequence = 0;
+  /** Durable, and their waiters not yet called. */
+  readonly #ended: Group[] = [];
   #nextNumber = 1;
   #timer: Timer | undefined;
   #isScheduled = false;
@@ -312,14 +314,22 @@ export class Committer {
     this.durablePosition = group.number;
     this.#inFlight = undefined;
     for (const effect of group.effects) effect();
-    // The next write is on its way before the answers of this one are made.
+    this.#ended.push(group);
+    // The next write is on its way before the answers of this one are made. It may have ended when this returns, if it
+    // was made on this thread: then its answers wait for their turn.
+    const isFirst = this.#ended.length === 1;
     const next = this.#queue[0];
     if (next !== undefined && !this.#isScheduled) {
       if (next.isWaited) this.#startNext();
       else this.#schedule('lazy');
     }
-    for (const { member } of group.shares) member.wake();
-    for (const waiter of group.waiters) waiter();
+    // That may have failed at once: then nothing more is answered, durable or not.
+    if (!isFirst || this.#isStopped) return;
+    for (const ended of this.#ended) {
+      for (const { member } of ended.shares) member.wake();
+      for (const waiter of ended.waiters) waiter();
+    }
+    this.#ended.length = 0;
     this.#options.onGroupEnd();
   }
 }

@@ -423,7 +423,8 @@ export class LogEngine implements LogContext {
   }
 
   #checkpointSoon(): void {
-    if (this.#checkpointing !== undefined || this.stopped !== undefined) return;
+    // Also while it closes: the last groups may need the room that a checkpoint makes.
+    if (this.#checkpointing !== undefined || this.#fatalError !== undefined) return;
     this.checkpoint(false).catch((error: unknown) => this.fatal(error));
   }
 
@@ -453,7 +454,8 @@ export class LogEngine implements LogContext {
     const lane = async (): Promise<void> => {
       for (const log of waiting) {
         const state = await log.checkpoint(saveAll);
-        if (state !== undefined && this.#logs.get(log.keyText) === log) this.#pieces.set(log.keyText, encodePartition(state));
+        if (state !== undefined && this.#logs.get(log.keyText) === log)
+          this.#pieces.set(log.keyText, encodePartition(state));
       }
     };
     await Promise.all(Array.from({ length: CHECKPOINT_PARALLEL }, lane));

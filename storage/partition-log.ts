@@ -35,7 +35,7 @@ import { keyText, type OtherPart, type PartitionKey, partitionKey } from './jour
 import { LEADER_EPOCH_FILE, LeaderEpochs } from './leader-epochs.ts';
 import type { Appended, AppendOptions, LogConfig, LogSlice, OffsetAndTime, PartitionSpec, ReadOptions } from './log.ts';
 import { LogReader } from './log-reader.ts';
-import type { OpenFiles } from './open-files.ts';
+import type { LazyFile, OpenFiles } from './open-files.ts';
 import { ProducerState } from './producer-state.ts';
 import { emptySlice, RunQueue } from './run-queue.ts';
 import { offsetFileName, Segment, SEGMENT_ENDINGS, type SegmentState } from './segment.ts';
@@ -124,6 +124,8 @@ export class PartitionLog implements Member, WriteTarget {
   /** Oldest first; the last one is appended to. Empty until the first append. */
   readonly #segments: Segment[] = [];
   readonly #unsynced = new Set<Segment>();
+  /** The newest sync, which ends after all before it. */
+  #syncing: Promise<void> = Promise.resolve();
   #isWriting = false;
   #whenWritten: (() => void)[] = [];
   #whenReleased: (() => void)[] = [];
@@ -544,11 +546,16 @@ export class PartitionLog implements Member, WriteTarget {
     for (const segment of this.#segments) segment.moveTo(this.#path);
   }
 
-  /** Syncs what was written to segments so far, and the directory entries that lead to it. */
-  async sync(): Promise<void> {
+  /**
+   * Syncs what was written to segments so far, and the directory entries that lead to it. Resolves after the syncs that
+   * were under way: the segments that they have taken off the list are not on the platter before that.
+   */
+  sync(): Promise<void> {
     const { dataDir, files } = this.#context;
-    const tasks: Promise<void>[] = [];
-    for (const segment of this.#unsynced) tasks.push(this.#syncSegment(segment));
+    const tasks = [this.#syncing];
+    const written = [...this.#unsynced].map((segment) => ({ segment, writtenBytes: segment.writtenBytes }));
+    this.#unsynced.clear();
+    for (const { segment } of written) tasks.push(syncFile(segment.file));
     const fresh = this.#segments.filter((segment) => segment.isFileMade && !segment.isEntrySynced);
     if (fresh.length > 0) {
       tasks.push(
@@ -564,20 +571,14 @@ export class PartitionLog implements Member, WriteTarget {
         }),
       );
     }
-    await Promise.all(tasks);
-  }
-
-  async #syncSegment(segment: Segment): Promise<void> {
-    this.#unsynced.delete(segment);
-    const { writtenBytes } = segment;
-    const file = await segment.file.use('write');
-    try {
-      await file.sync();
-    } finally {
-      segment.file.done();
-    }
-    segment.syncedBytes = Math.max(segment.syncedBytes, writtenBytes);
-    if (!this.#unsynced.has(segment)) segment.file.isDirty = false;
+    this.#syncing = Promise.all(tasks).then(() => {
+      // Only now: a mark says of one segment that all before it are synced, too.
+      for (const { segment, writtenBytes } of written) {
+        segment.syncedBytes = Math.max(segment.syncedBytes, writtenBytes);
+        if (!this.#unsynced.has(segment)) segment.file.isDirty = false;
+      }
+    });
+    return this.#syncing;
   }
 
   // --- read ---
@@ -731,16 +732,16 @@ export class PartitionLog implements Member, WriteTarget {
 
   async #remove(): Promise<void> {
     while (this.#isWriting) await this.#writeEnd();
+    // Before the wait for readers, who hold what they read themselves: appends elsewhere may wait for this room.
+    for (const run of this.#runs.unwritten()) {
+      this.#runs.written(run);
+      this.#context.writer.written(run.sizeBytes);
+    }
     for (const segment of this.#segments) segment.isDropped = true;
     while (this.#segments.some((segment) => segment.readers > 0)) {
       await new Promise<void>((resolve) => {
         this.#whenReleased.push(resolve);
       });
-    }
-    const runs = this.#runs.unwritten();
-    for (const run of runs) {
-      this.#runs.written(run);
-      this.#context.writer.written(run.sizeBytes);
     }
     await this.#makingFolder;
     const { dataDir, clock, writer } = this.#context;
@@ -773,6 +774,8 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** Brings what is durable to the segments, syncs it and answers its piece of the checkpoint; undefined if there is none. */
   checkpoint(saveAll: boolean): Promise<PartitionState | undefined> {
+    // Its removal may wait for a reader for ever.
+    if (this.#isGone) return Promise.resolve(undefined);
     return this.#exclusive(() => this.#checkpoint(saveAll));
   }
 
@@ -928,6 +931,15 @@ export class PartitionLog implements Member, WriteTarget {
       if (segment.writtenOffset <= from) continue;
       await walkHeaders(segment, from, (header, position) => this.#producers.apply(header, position, now));
     }
+  }
+}
+
+async function syncFile(lazy: LazyFile): Promise<void> {
+  const file = await lazy.use('write');
+  try {
+    await file.sync();
+  } finally {
+    lazy.done();
   }
 }
 
