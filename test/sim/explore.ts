@@ -200,6 +200,7 @@ async function checkRecovery(
     isOpen = true;
     await clock.settle(engine.close());
     if (failure !== undefined) throw failure;
+    if (!kept) return images;
     for await (const problem of verify(disk, DATA_DIR)) {
       // Indexes are not synced: a power cut may leave nonsense, which is noticed and put right when they are used.
       if (problem.severity === 'unfinished' || (isCut && /index$/.test(problem.file))) continue;

@@ -112,6 +112,8 @@ class Workload {
   readonly #sequences = new Map<string, number>();
   #engine: LogEngine | undefined;
   #isFatal = false;
+  /** The turn in which the log has stopped is over: what was durable before may still be answered within it. */
+  #isOver = false;
   #hasAnsweredLate = false;
   #valueCount = 0;
 
@@ -120,7 +122,7 @@ class Workload {
     this.#random = new SimRandom(options.seed);
     this.#disk = new SimDisk({
       clock: this.#clock,
-      latency: { random: this.#random.fork(), minMs: 0.05, maxMs: 1 },
+      latency: { random: this.#random.fork(), minMs: 0.05, maxMs: 1, slowMs: 15 },
       ...(options.image === undefined ? {} : { image: options.image }),
       onOperation: (number, operation) => {
         if (options.onMoment !== undefined) options.onMoment(this.#moment(number, operation));
@@ -170,6 +172,9 @@ class Workload {
     this.#engine = engine;
     engine.onFatal((error) => {
       this.#isFatal = true;
+      this.#clock.endOfTurn(() => {
+        this.#isOver = true;
+      });
       if (this.#options.fault === undefined) throw error;
     });
     for (const promises of this.#partitions) {
@@ -236,7 +241,7 @@ class Workload {
 
   #whenDurable(position: number, effect: () => void): void {
     this.engine.whenDurable(position, () => {
-      if (this.#isFatal) this.#hasAnsweredLate = true;
+      if (this.#isOver) this.#hasAnsweredLate = true;
       effect();
     });
   }
