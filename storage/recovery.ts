@@ -93,7 +93,8 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
   await inParallel(touched.values(), (recovery) => recovery.scan());
 
   let pendingBytes = 0;
-  for await (const record of readJournal(disk, chain, sequence, lastSequence)) {
+  const again = lastSequence < sequence ? [] : readJournal(disk, chain, sequence, lastSequence);
+  for await (const record of again) {
     for (const part of record.parts) {
       if (part.kind !== 'append') continue;
       pendingBytes += part.bytes.length;
@@ -549,8 +550,9 @@ class PartitionRecovery {
     }
     if (this.#segments.length === 0) this.#segments.push(this.#newSegment(this.#startOffset));
     for (const segment of this.#segments) {
-      if (!(this.#state?.segments.some((state) => state.baseOffset === segment.baseOffset) ?? false))
-        this.#isFolderChanged = true;
+      // Of a segment that was empty the file may not have been made, or not for good.
+      const known = this.#state?.segments.find((state) => state.baseOffset === segment.baseOffset);
+      if (known === undefined || known.writtenBytes === 0) this.#isFolderChanged = true;
       // Walked but unsynced bytes count as known from now on, so they are synced like those that were changed.
       const wasKnown = this.#state?.segments.some(
         (state) => state.baseOffset === segment.baseOffset && state.writtenBytes === segment.writtenBytes,
