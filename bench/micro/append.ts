@@ -71,7 +71,9 @@ const partitions = Array.from({ length: partitionCount }, (_, index) => {
   return engine.openPartition({ topicId, topic: 'bench', index, config });
 });
 for (const partition of partitions) await partition.prepare();
-const batch = buildBatch([{ key: null, value: Buffer.alloc(Math.max(1, batchBytes - 70), 'x'), timestamp: Date.now() }]);
+const batch = buildBatch([
+  { key: null, value: Buffer.alloc(Math.max(1, batchBytes - 70), 'x'), timestamp: Date.now() },
+]);
 
 const cpuBefore = process.cpuUsage();
 const runMs = performance.now();
