@@ -120,6 +120,7 @@ export class LogEngine implements LogContext {
   #onFatal: ((error: Error) => void) | undefined;
   #fatalError: Error | undefined;
   #checkpointing: Promise<void> | undefined;
+  #isCheckpointWanted = false;
   #whenStarved: (() => void)[] = [];
   #checkpointJournalBytes = 0;
   #checkpointSegmentBytes = 0;
@@ -428,12 +429,20 @@ export class LogEngine implements LogContext {
     this.checkpoint(false).catch((error: unknown) => this.fatal(error));
   }
 
+  requestCheckpoint(): void {
+    if (this.#checkpointing !== undefined) this.#isCheckpointWanted = true;
+    else this.#checkpointSoon();
+  }
+
   /** Syncs what the journal holds and lets its files be reused. One at a time. */
   checkpoint(saveAll: boolean): Promise<void> {
     this.#checkpointing ??= this.#checkpoint(saveAll).finally(() => {
       this.#checkpointing = undefined;
       // What starved during this checkpoint needs the next one, unless this one has made room.
       this.committer.unstarve();
+      if (!this.#isCheckpointWanted) return;
+      this.#isCheckpointWanted = false;
+      this.#checkpointSoon();
     });
     return this.#checkpointing;
   }
@@ -465,6 +474,7 @@ export class LogEngine implements LogContext {
     this.#checkpointCount++;
     this.#coveredJournalBytes = journalBytes;
     this.#journal.release(sequence);
+    for (const log of dirty) log.checkpointed();
   }
 
   #durableOrStarved(position: Position): Promise<void> {

@@ -65,6 +65,8 @@ export interface LogContext {
   readonly checkpointNumber: number;
   /** It has changed since its piece of the checkpoint was made. */
   markDirty(log: PartitionLog): void;
+  /** A checkpoint, begun now or after the one under way. */
+  requestCheckpoint(): void;
   fatal(error: unknown): void;
   warn(message: string): void;
 }
@@ -118,6 +120,8 @@ export class PartitionLog implements Member, WriteTarget {
   /** Of the last checkpoint, until `prepare` has loaded it. */
   #storedProducers: Uint8Array | undefined;
   #storedProducersOffset: number;
+  /** Where that of the last complete checkpoint stands: a restart needs all batches from there on. */
+  #durableProducersOffset: number;
   #captured: { offset: number; bytes: Buffer } | undefined;
   #isPrepared: boolean;
   #preparing: Promise<void> | undefined;
@@ -156,6 +160,7 @@ export class PartitionLog implements Member, WriteTarget {
     this.#producers = new ProducerState({ name: this.name, expirationMs: producerExpirationMs, producersMax });
     this.#storedProducers = state?.producers;
     this.#storedProducersOffset = state?.producersOffset ?? 0;
+    this.#durableProducersOffset = this.#storedProducersOffset;
     this.#isPrepared = state === undefined;
     this.#isOpenPartTaken = state !== undefined;
     this.#runs = new RunQueue(context.cache);
@@ -695,6 +700,7 @@ export class PartitionLog implements Member, WriteTarget {
     while (this.#segments.length > 1) {
       const [segment, next] = this.#segments;
       if (next.baseOffset > this.#durableStart) return;
+      if (!this.#isProducerStateAbove(next.baseOffset)) return;
       if (segment.writtenBytes !== segment.sizeBytes || this.#isWriting) return;
       segment.isDropped = true;
       if (segment.readers > 0) return;
@@ -709,6 +715,26 @@ export class PartitionLog implements Member, WriteTarget {
         else clock.after(delayMs, () => writer.background(() => segment.removeRetired()));
       });
     }
+  }
+
+  /** Whether a restart would know the producers without what lies below `offset`; if not, sees to it that it soon does. */
+  #isProducerStateAbove(offset: number): boolean {
+    if (this.#durableProducersOffset >= offset) return true;
+    const preparing = this.prepare();
+    if (preparing !== undefined) {
+      this.#context.writer.background(() => preparing.then(() => this.#released()));
+      return false;
+    }
+    if (this.#producers.count === 0) return true;
+    this.#context.markDirty(this);
+    this.#context.requestCheckpoint();
+    return false;
+  }
+
+  /** The checkpoint with the last piece is complete. */
+  checkpointed(): void {
+    this.#durableProducersOffset = this.#storedProducersOffset;
+    if (!this.#isGone) this.#dropSegments();
   }
 
   /** The end of the partition is decided: nobody uses it any more. Readers are woken when it is durable; files go with `remove`. */
@@ -927,7 +953,8 @@ export class PartitionLog implements Member, WriteTarget {
         this.#context.warn(`${this.name}: producer state is built again from the log: ${String(error)}`);
       }
     }
-    for (const segment of this.#segments) {
+    // A copy: retention may take the first away meanwhile.
+    for (const segment of this.#segments.slice()) {
       if (segment.writtenOffset <= from) continue;
       await walkHeaders(segment, from, (header, position) => this.#producers.apply(header, position, now));
     }

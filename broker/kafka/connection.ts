@@ -391,7 +391,10 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
       }
     }
     this.#isReadingFile = false;
-    if (!this.isClosed) this.#pump();
+    if (this.isClosed) return;
+    this.#pump();
+    // Its answer may have been the last of as many as may wait.
+    this.#continue();
   }
 
   /** Resolves when the transport has taken the piece, or the connection has ended. */

@@ -42,6 +42,8 @@ interface Found {
   target: FetchTarget;
   errorCode: number;
   partition: Partition | undefined;
+  /** When it was looked at. */
+  highWatermark: number;
   slice: LogSlice | undefined;
   diverging: { epoch: number; endOffset: number } | undefined;
 }
@@ -208,10 +210,18 @@ class Fetch {
   }
 
   #find(target: FetchTarget, bytesBefore: number): Found | Promise<Found> {
-    const found: Found = { target, errorCode: 0, partition: undefined, slice: undefined, diverging: undefined };
+    const found: Found = {
+      target,
+      errorCode: 0,
+      partition: undefined,
+      highWatermark: -1,
+      slice: undefined,
+      diverging: undefined,
+    };
     try {
       const partition = this.#partition(target);
       found.partition = partition;
+      found.highWatermark = partition.highWatermark;
       if (target.lastFetchedEpoch >= 0) {
         const { leaderEpoch, endOffset } = partition.endOffsetForEpoch(target.lastFetchedEpoch);
         if (leaderEpoch >= 0 && (leaderEpoch < target.lastFetchedEpoch || endOffset < target.fetchOffset)) {
@@ -277,12 +287,18 @@ class Fetch {
   }
 
   #wait(found: Found[]): void {
-    for (const { partition, slice } of found) {
+    // What has changed since it was looked at calls back at once, before everything is registered.
+    this.#isRunning = true;
+    for (const { partition, slice, highWatermark } of found) {
       slice?.release();
-      if (partition) this.#withdrawals.push(partition.whenAbove(partition.highWatermark, this.#wake));
+      if (partition) this.#withdrawals.push(partition.whenAbove(highWatermark, this.#wake));
     }
     this.#withdrawals.push(this.#call.connection.onClose(this.#close));
     this.#timer ??= this.#broker.clock.after(this.#call.request.maxWaitMs, this.#expire);
+    this.#isRunning = false;
+    if (!this.#isAgain) return;
+    this.#isAgain = false;
+    this.#wake();
   }
 
   readonly #wake = (): void => {
