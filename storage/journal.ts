@@ -409,8 +409,10 @@ export async function openChain(disk: Disk, folder: string): Promise<JournalChai
   for (const name of await disk.list(folder)) {
     if (!name.startsWith('journal-')) continue;
     const path = `${folder}/${name}`;
-    const file = await disk.open(path, 'read');
+    const file = await disk.open(path, 'write');
     try {
+      // After a kill the last record may be in the page cache only: what is done because of it must not outlive it.
+      await file.sync();
       const bytes = Buffer.alloc(FILE_HEADER_BYTES);
       const readBytes = await file.read(bytes, 0);
       const start = readBytes === FILE_HEADER_BYTES ? parseFileHeader(path, bytes) : undefined;

@@ -59,6 +59,10 @@ interface JournalNews {
 
 export async function recover(options: RecoveryOptions): Promise<Recovered> {
   const { disk, checkpointPath, journalFolder } = options;
+  // After a kill, names may be in the page cache only, that of the newest checkpoint too: a power cut from here on must not
+  // bring back the older one, whose journal is about to be written over.
+  await disk.syncDirectory(options.dataDir.path);
+  await disk.syncDirectory(journalFolder);
   const stored = await readCheckpoint(disk, checkpointPath);
   if (stored === undefined && options.dataDir.folders.length > 0) {
     // It is written before the first partition is made: without it nothing here can be told from leftovers.
