@@ -38,6 +38,8 @@ export interface ExploreOptions {
   isSynced: boolean;
   /** Of one workload; about six disk operations each. */
   steps: number;
+  /** See `WorkloadOptions`. */
+  isUniform?: boolean;
   /** Lives: each goes on from one of the ends of the one before. */
   lives: number;
   /** Look at every n-th operation; 1 is all of them. */
@@ -68,6 +70,7 @@ export async function exploreEnds(options: ExploreOptions): Promise<Explored> {
       seed: seed * 100 + life,
       isSynced,
       steps,
+      isUniform: options.isUniform ?? false,
       ...(image === undefined || world === undefined ? {} : { image, world }),
       // The very first start of a folder has nothing to keep.
       onMoment: (moment) => moments.push(moment),
@@ -198,9 +201,9 @@ async function checkRecovery(
       if (there.length > 0 && there.length < known.length) throw new Error('an atomic commit is there in part');
     }
     isOpen = true;
+    if (!kept) return images;
     await clock.settle(engine.close());
     if (failure !== undefined) throw failure;
-    if (!kept) return images;
     for await (const problem of verify(disk, DATA_DIR)) {
       // Indexes are not synced: a power cut may leave nonsense, which is noticed and put right when they are used.
       if (problem.severity === 'unfinished' || (isCut && /index$/.test(problem.file))) continue;

@@ -70,6 +70,8 @@ export interface WorkloadOptions {
   seed: number;
   isSynced: boolean;
   steps: number;
+  /** All batches alike and one at a time: journal records then lie where records of an earlier use of the file lay. */
+  isUniform?: boolean;
   /** What the disk holds and what was promised of it; default: nothing. */
   image?: SimImage;
   world?: WorldAt;
@@ -212,6 +214,7 @@ class Workload {
 
   async #step(): Promise<void> {
     const random = this.#random;
+    if (this.#options.isUniform === true) return this.#appendAlike();
     const log = random.pick(this.#logs);
     const dice = random.below(100);
     if (dice < 35) this.#append(log);
@@ -256,6 +259,16 @@ class Workload {
       promises.values.push(...values);
       this.#whenDurable(position, () => promises.acknowledged(lastOffset));
     }
+  }
+
+  async #appendAlike(): Promise<void> {
+    const [log] = this.#logs;
+    const promises = this.#promisesOf(log);
+    const value = `${this.#options.seed}:${this.#valueCount++}:`.padEnd(150, '.');
+    const { position, lastOffset } = log.append(plainBatch([value]), { origin: 'client', urgency: 'waited' });
+    promises.values.push(value);
+    this.#whenDurable(position, () => promises.acknowledged(lastOffset));
+    await this.#clock.advance(2);
   }
 
   #appendAsProducer(log: PartitionLog): void {

@@ -1,0 +1,242 @@
+/**
+ * Deliberately broken builds: each breaks one rule of the durability contract by changing a copy of the compiled output,
+ * and the exploration must notice. One that survives says that the exploration is blind there.
+ *
+ * A change names text of the compiled file; it fails loudly if that text is not there exactly once, so that it cannot rot.
+ */
+import { spawn } from 'node:child_process';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+interface Change {
+  /** Relative to the compiled output. */
+  file: string;
+  /** White space may differ. */
+  from: string;
+  to: string;
+}
+
+export interface Mutant {
+  name: string;
+  /** The rule that it breaks. */
+  breaks: string;
+  changes: readonly Change[];
+  /** What shows it, if not the usual workload. */
+  isUniform?: boolean;
+}
+
+export const mutants: readonly Mutant[] = [
+  {
+    name: 'sync-skipped',
+    breaks: 'a direct write is synced before its group ends',
+    changes: [
+      {
+        file: 'storage/committer.js',
+        from: 'member.writeDirect(group.number, isSynced)',
+        to: 'member.writeDirect(group.number, false)',
+      },
+    ],
+  },
+  {
+    name: 'journal-not-synced',
+    breaks: 'a journal record is on the platter when its write has ended',
+    changes: [{ file: 'storage/journal.js', from: "isSynced ? 'synced' : 'write'", to: "'write'" }],
+  },
+  {
+    name: 'ack-before-sync',
+    breaks: 'nothing is answered before its group is synced',
+    changes: [
+      {
+        file: 'storage/committer.js',
+        from: 'this.#queue.shift(); this.#inFlight = group;',
+        to: 'this.#queue.shift(); this.#inFlight = group; for (const waiter of group.waiters.splice(0)) waiter();',
+      },
+    ],
+  },
+  {
+    name: 'watermark-at-append',
+    breaks: 'readers see nothing that is not synced',
+    changes: [
+      {
+        file: 'storage/partition-log.js',
+        from: 'get highWatermark() { return this.#highWatermark; }',
+        to: 'get highWatermark() { return this.#endOffset; }',
+      },
+    ],
+  },
+  {
+    name: 'torn-tail-kept',
+    breaks: 'a segment is cut at the first bad batch',
+    changes: [
+      {
+        file: 'storage/recovery.js',
+        from: 'const sizeBytes = checkStoredBatch(window, at, availableBytes - at);',
+        to: `const left = availableBytes - at;
+             const sizeBytes = left >= 61 && batchSizeBytes(window, at) <= left ? batchSizeBytes(window, at) : -1;`,
+      },
+    ],
+  },
+  {
+    name: 'entry-not-synced',
+    breaks: 'the directory entry of a new segment is synced before the first answer from it',
+    changes: [
+      {
+        file: 'storage/partition-log.js',
+        from: 'files.disk.syncDirectory(this.#path).then(',
+        to: 'Promise.resolve().then(',
+      },
+    ],
+  },
+  {
+    name: 'reused-salt',
+    // With either of the two, records of an earlier use are told apart; both are there, so both are broken.
+    breaks: 'each use of a journal file has a salt of its own, and sequences never come again',
+    isUniform: true,
+    changes: [
+      { file: 'storage/journal.js', from: 'this.#options.random.fill(this.#salt);', to: '' },
+      {
+        file: 'storage/recovery.js',
+        from: 'nextSequence: Math.max(lastSequence, chain.largestFirstSequence) + SEQUENCE_GAP,',
+        to: 'nextSequence: 1,',
+      },
+    ],
+  },
+  {
+    name: 'overtaking',
+    breaks: 'a group ends only after the direct writes in it, so nothing overtakes them through the journal',
+    changes: [
+      {
+        file: 'storage/committer.js',
+        from: 'pending++; writing.then(done, onFatal);',
+        to: 'writing.then(() => {}, onFatal);',
+      },
+    ],
+  },
+  {
+    name: 'segment-before-journal',
+    breaks: 'journaled bytes reach their segment only after their record is synced',
+    changes: [
+      {
+        file: 'storage/run-queue.js',
+        from: 'unwritten(groupNumber) { let end = this.#undurable;',
+        to: 'unwritten(groupNumber) { let end = groupNumber === undefined ? this.#runs.length : this.#undurable;',
+      },
+      {
+        file: 'storage/run-queue.js',
+        from: "assert(this.#unwritten < this.#undurable, 'only what is durable counts as written');",
+        to: '',
+      },
+    ],
+  },
+  {
+    name: 'cut-not-synced',
+    breaks: 'what recovery cut or walked is synced before the partition takes anything',
+    changes: [{ file: 'storage/recovery.js', from: 'await file.sync();', to: '' }],
+  },
+  {
+    name: 'answer-from-unsynced-state',
+    breaks: 'a retry is answered only when the original is durable',
+    changes: [
+      {
+        file: 'storage/partition-log.js',
+        from: 'position: this.#runs.groupOf(lastOffset),',
+        to: 'position: 0,',
+      },
+    ],
+  },
+  {
+    name: 'checkpoint-before-sync',
+    breaks: 'a checkpoint says only what is synced',
+    changes: [
+      {
+        file: 'storage/partition-log.js',
+        from: 'await this.#keepProducers(endOffset); await this.sync();',
+        to: 'await this.#keepProducers(endOffset);',
+      },
+    ],
+  },
+  {
+    name: 'unlink-before-durable',
+    breaks: 'files go only after the new start is durable',
+    changes: [
+      {
+        file: 'storage/log-engine.js',
+        from: 'group.effects.push(() => partition.startDurable(offset));',
+        to: 'partition.startDurable(offset);',
+      },
+    ],
+  },
+];
+
+/** The compiled output that this file is part of. */
+const output = fileURLToPath(new URL('../..', import.meta.url));
+const TIMEOUT_MS = 180_000;
+
+export interface Verdict {
+  name: string;
+  isCaught: boolean;
+  /** How it was caught, or what happened instead. */
+  text: string;
+  seconds: number;
+}
+
+/** Builds the mutant beside the real output and explores it in a process of its own. `parent` must be inside the project. */
+export async function tryMutant(mutant: Mutant, parent: string): Promise<Verdict> {
+  const folder = join(parent, mutant.name);
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  for (const part of ['protocol', 'storage', 'test/sim', 'test/support']) {
+    cpSync(join(output, part), join(folder, part), { recursive: true });
+  }
+  for (const change of mutant.changes) apply(folder, change);
+  const startedMs = performance.now();
+  const { code, text } = await explore(folder, mutant);
+  const seconds = (performance.now() - startedMs) / 1000;
+  rmSync(folder, { recursive: true, force: true });
+  return { name: mutant.name, isCaught: code === 1, text, seconds };
+}
+
+function apply(folder: string, { file, from, to }: Change): void {
+  const path = join(folder, file);
+  const code = readFileSync(path, 'utf8');
+  const words = from.split(/\s+/).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+  const parts = code.split(new RegExp(words.join('\\s*')));
+  if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} times, expected once: ${from}`);
+  writeFileSync(path, parts.join(to));
+}
+
+function explore(folder: string, { isUniform }: Mutant): Promise<{ code: number; text: string }> {
+  const script = join(folder, 'test/sim/log-main.js');
+  const args = [
+    '--seeds',
+    '1..8',
+    '--synced',
+    '--stride',
+    '3',
+    '--no-faults',
+    ...(isUniform === true ? ['--uniform'] : []),
+  ];
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, [script, ...args], {
+      cwd: dirname(folder),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const timer = setTimeout(() => child.kill('SIGKILL'), TIMEOUT_MS);
+    let text = '';
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (text += String(data)));
+    child.once('close', (code, signal) => {
+      clearTimeout(timer);
+      resolve({
+        code: code ?? -1,
+        text: signal === null ? lastLine(text) : `ended by ${signal} after ${TIMEOUT_MS} ms`,
+      });
+    });
+  });
+}
+
+/** The line that says what was found. */
+function lastLine(text: string): string {
+  const lines = text.split('\n').filter((line) => line !== '');
+  return lines.find((line) => line.includes('Error')) ?? lines.at(-1) ?? '';
+}
