@@ -436,7 +436,13 @@ export class LogEngine implements LogContext {
 
   /** Syncs what the journal holds and lets its files be reused. One at a time. */
   checkpoint(saveAll: boolean): Promise<void> {
-    this.#checkpointing ??= this.#checkpoint(saveAll).finally(() => {
+    if (this.#checkpointing !== undefined) return this.#checkpointing;
+    const checkpointing = this.#checkpoint(saveAll).catch((error: unknown) => {
+      // Before another one can begin: it would take what this one has not brought to the disk for covered.
+      this.fatal(error);
+      throw error;
+    });
+    this.#checkpointing = checkpointing.finally(() => {
       this.#checkpointing = undefined;
       // What starved during this checkpoint needs the next one, unless this one has made room.
       this.committer.unstarve();
