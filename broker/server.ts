@@ -28,6 +28,8 @@ export interface Transport {
 /** What a connection must handle. */
 export interface TransportHandler {
   onBytes(chunk: Buffer): void;
+  /** The peer sends nothing more, but may still read. The handler ends the transport when it has answered. */
+  onEnd(): void;
   /** The last call, whatever ended the connection. */
   onClose(): void;
 }
@@ -60,7 +62,7 @@ const READ_BUFFER_BYTES = 256 * 1024;
 export async function listen(options: ListenOptions): Promise<Listening> {
   const sockets = new Set<net.Socket>();
   const readBuffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
-  const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
+  const server = net.createServer({ pauseOnConnect: true, noDelay: true, allowHalfOpen: true }, (accepted) => {
     if (sockets.size >= options.connectionsMax) {
       accepted.destroy();
       return;
@@ -125,6 +127,7 @@ function attach(accepted: net.Socket, readBuffer: Buffer, options: ListenOptions
     (accepted as unknown as { _handle: null })._handle = null;
     const init = {
       handle,
+      allowHalfOpen: true,
       onread: {
         buffer: readBuffer,
         callback: (size: number, buffer: Uint8Array): boolean => {
@@ -170,7 +173,7 @@ function attach(accepted: net.Socket, readBuffer: Buffer, options: ListenOptions
   const { onClose } = handler;
   socket.once('close', () => onClose.call(handler));
   socket.setTimeout(options.idleMs, () => socket.destroy());
-  // The peer has said all it will say; answers to what it asked still go out, then the socket ends (allowHalfOpen is off).
+  socket.once('end', () => handler?.onEnd());
   if (handle) {
     // With `onread` reading starts with `read(0)`, as node's own `connect` does it.
     socket.read(0);

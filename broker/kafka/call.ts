@@ -21,8 +21,12 @@ export interface ClientConnection {
   clientSoftwareName: string;
   clientSoftwareVersion: string;
   readonly isClosed: boolean;
+  /** It will not stay for long: the client has shut down its side, or the broker stops. Nobody waits for more data then. */
+  readonly isEnding: boolean;
   /** Called when the connection ends, so that waiters are dropped. Returns a function that withdraws it. */
   onClose(callback: () => void): () => void;
+  /** Called once when `isEnding` or `isClosed` becomes true. Returns a function that withdraws it. */
+  onEnding(callback: () => void): () => void;
 }
 
 export interface Call<Request, Response> {

@@ -21,7 +21,11 @@ import type { ChunksSplice } from './fetch.ts';
 import type { PiecePool } from './piece-pool.ts';
 
 const PRODUCE = 0;
+const JOIN_GROUP = 11;
+const SYNC_GROUP = 14;
 const API_VERSIONS = 18;
+/** Their answers wait for other clients: a broker that stops does not wait for those. */
+const WAITING_FOR_OTHERS: ReadonlySet<number> = new Set([JOIN_GROUP, SYNC_GROUP]);
 /** Responses up to this size that leave together are copied into one buffer: one small write costs more than the copy. */
 const PACK_BYTES_MAX = 16 * 1024;
 /** A file range is read and sent in pieces of at most this size. */
@@ -78,6 +82,11 @@ class Slot implements Call<unknown, unknown> {
     this.connection.answered();
   }
 
+  /** Whether its answer may come as late as other clients like. */
+  get waitsForOthers(): boolean {
+    return WAITING_FOR_OTHERS.has(this.#row.api.key);
+  }
+
   replyNothing(): void {
     if (this.isDone) throw new Error(`${this.#row.name} was answered twice`);
     this.isDone = true;
@@ -125,6 +134,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   clientSoftwareName = '';
   clientSoftwareVersion = '';
   isClosed = false;
+  isEnding = false;
   readonly #transport: Transport;
   readonly #apis: ApiTable;
   readonly #pieces: PiecePool;
@@ -135,6 +145,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   readonly #slots: Slot[] = [];
   readonly #outgoing: Outgoing[] = [];
   readonly #closeCallbacks = new Set<() => void>();
+  readonly #endingCallbacks = new Set<() => void>();
   /** In memory, in answers not yet handed to the transport. */
   #queuedBytes = 0;
   /** Handed to the transport and not yet taken by the peer's side of it. */
@@ -145,6 +156,8 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   #isExecuting = false;
   #isPaused = false;
   #isDraining = false;
+  /** The peer has shut down its side. */
+  #isHalfClosed = false;
   #isFlushScheduled = false;
   #isReadingFile = false;
   #waitsForRoom = false;
@@ -185,15 +198,43 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     }
   }
 
+  /** The peer sends nothing more. It still gets its answers, those that would wait for more data at once; then the end. */
+  onEnd(): void {
+    this.#isHalfClosed = true;
+    this.#end();
+    this.#endIfAnswered();
+  }
+
+  onEnding(callback: () => void): () => void {
+    this.#endingCallbacks.add(callback);
+    return () => this.#endingCallbacks.delete(callback);
+  }
+
   /** Reads nothing more; what was asked is still answered. */
   drain(): void {
     this.#isDraining = true;
     this.#pause();
+    this.#end();
   }
 
-  /** Nothing is left to send. */
+  /** Everything is answered and sent, but for what waits for other clients. */
   get isIdle(): boolean {
+    return this.#isSent && this.#slots.every(({ isDone, waitsForOthers }) => !isDone && waitsForOthers);
+  }
+  get #isSent(): boolean {
     return this.#unsentBytes === 0 && this.#outgoing.length === 0;
+  }
+
+  #end(): void {
+    this.isEnding = true;
+    const callbacks = [...this.#endingCallbacks];
+    this.#endingCallbacks.clear();
+    for (const callback of callbacks) callback();
+  }
+
+  #endIfAnswered(): void {
+    if (!this.#isHalfClosed || this.#isExecuting || this.isClosed) return;
+    if (this.#slots.length === 0 && this.#isSent) this.#transport.end();
   }
 
   end(): void {
@@ -269,6 +310,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
       () => {
         this.#isExecuting = false;
         this.#continue();
+        this.#endIfAnswered();
       },
       (error: unknown) => this.fail(error),
     );
@@ -310,14 +352,35 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
       const { chunks, release, heldBytes } = this.#slots[done++];
       this.#waitingBytes -= heldBytes;
       if (!chunks) continue;
-      this.#queuedBytes += memoryBytes(chunks);
-      this.#outgoing.push({ chunks, index: 0, release });
+      this.#outgoing.push({ chunks: this.#queued(chunks), index: 0, release });
     }
     this.#slots.splice(0, done);
     this.#holdBytes(this.#frames.heldBytes + this.#waitingBytes);
     this.#pump();
     this.#continue();
+    this.#endIfAnswered();
   };
+
+  /** Counts the bytes that are in memory (what is read from files while it is sent is not) and puts the parts of splices in their places. */
+  #queued(chunks: readonly Payload[]): readonly Payload[] {
+    let isFlat = true;
+    for (const chunk of chunks) {
+      if (chunk instanceof Uint8Array) this.#queuedBytes += chunk.length;
+      else if ('chunks' in chunk) isFlat = false;
+    }
+    if (isFlat) return chunks;
+    const flat: Payload[] = [];
+    for (const chunk of chunks) {
+      if (chunk instanceof Uint8Array || !('chunks' in chunk)) flat.push(chunk);
+      else {
+        for (const part of (chunk as ChunksSplice).chunks) {
+          if (part instanceof Uint8Array) this.#queuedBytes += part.length;
+          flat.push(part);
+        }
+      }
+    }
+    return flat;
+  }
 
   /** Hands answers to the transport until enough bytes are on their way or a file has to be read. */
   #pump(): void {
@@ -327,26 +390,22 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     let bytes = 0;
     while (this.#outgoing.length > 0 && !this.#isReadingFile && this.#unsentBytes + bytes < unsentMax) {
       const head = this.#outgoing[0];
-      if (head.index === head.chunks.length) {
-        if (head.release) releases.push(head.release);
-        this.#outgoing.shift();
-        continue;
-      }
-      const chunk = head.chunks[head.index++];
-      if (chunk instanceof Uint8Array) {
+      if (head.index < head.chunks.length) {
+        const chunk = head.chunks[head.index++];
+        if (!(chunk instanceof Uint8Array)) {
+          // Every splice that is left comes from `Partition.read`.
+          this.#isReadingFile = true;
+          void this.#sendFile(chunk as FileSplice);
+          continue;
+        }
         buffers.push(chunk);
         bytes += chunk.length;
         this.#queuedBytes -= chunk.length;
-      } else if ('chunks' in chunk) {
-        // Several chunks as one payload: they take the payload's place.
-        const inner = (chunk as ChunksSplice).chunks;
-        head.chunks = [...inner, ...head.chunks.slice(head.index)];
-        head.index = 0;
-      } else {
-        // Every other splice comes from `Partition.read`.
-        this.#isReadingFile = true;
-        void this.#sendFile(chunk as FileSplice);
+        if (head.index < head.chunks.length) continue;
       }
+      // With its last bytes: what they lie in is let go when the transport has taken these, not before.
+      if (head.release) releases.push(head.release);
+      this.#outgoing.shift();
     }
     this.#write(buffers, bytes, releases);
   }
@@ -360,7 +419,8 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     const packed = buffers.length > 1 && bytes <= PACK_BYTES_MAX ? [Buffer.concat(buffers, bytes)] : buffers;
     this.#pendingReleases.add(releases);
     this.#transport.write(packed, () => {
-      this.#pendingReleases.delete(releases);
+      // The connection has ended, and with it everything was let go.
+      if (!this.#pendingReleases.delete(releases)) return;
       for (const release of releases) release();
       this.#sent(bytes);
     });
@@ -373,6 +433,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     if (this.isClosed) return;
     this.#pump();
     this.#continue();
+    this.#endIfAnswered();
   }
 
   async #sendFile(splice: FileSplice): Promise<void> {
@@ -428,6 +489,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     this.isClosed = true;
     this.#frames.close();
     this.#requests.heldBytes -= this.#budgetBytes;
+    this.#end();
     const callbacks = [...this.#closeCallbacks];
     this.#closeCallbacks.clear();
     for (const callback of callbacks) callback();
@@ -438,14 +500,4 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     this.#slots.length = 0;
     this.#outgoing.length = 0;
   }
-}
-
-/** Bytes of the chunks that are in memory; what is read from files while it is sent does not count. */
-function memoryBytes(chunks: readonly Payload[]): number {
-  let bytes = 0;
-  for (const chunk of chunks) {
-    if (chunk instanceof Uint8Array) bytes += chunk.length;
-    else if ('chunks' in chunk) bytes += memoryBytes((chunk as ChunksSplice).chunks);
-  }
-  return bytes;
 }

@@ -29,6 +29,10 @@ type FetchCall = Call<FetchRequest, FetchResponseInit>;
 
 /** Topic ids replace names (KIP-516). */
 const TOPIC_ID_MIN_VERSION = 13;
+/** The replica is told with its epoch (KIP-903). */
+const REPLICA_STATE_MIN_VERSION = 15;
+/** Whoever has an outdated leader is told the new one (KIP-951). */
+const LEADER_MIN_VERSION = 16;
 const READ_COMMITTED = 1;
 const NO_RECORDS = Buffer.alloc(0);
 
@@ -59,7 +63,7 @@ export class FetchHandler {
   handle(broker: Broker, call: FetchCall): void {
     const opened = this.#session(call);
     if ('errorCode' in opened) {
-      call.reply({ errorCode: opened.errorCode, sessionId: opened.sessionId, responses: [] });
+      call.reply({ errorCode: opened.errorCode, sessionId: 0, responses: [] });
       return;
     }
     new Fetch(broker, call, opened.targets, opened.session, opened.isIncremental).start();
@@ -69,7 +73,7 @@ export class FetchHandler {
   #session(
     call: FetchCall,
   ):
-    | { errorCode: number; sessionId: number }
+    | { errorCode: number }
     | { targets: Map<string, FetchTarget>; session: FetchSession | undefined; isIncremental: boolean } {
     const { request, version } = call;
     const usesIds = version >= TOPIC_ID_MIN_VERSION;
@@ -85,16 +89,17 @@ export class FetchHandler {
       };
     }
     const session = this.sessions.use(request.sessionId);
-    if (!session) return { errorCode: errors.FETCH_SESSION_ID_NOT_FOUND.kafka, sessionId: 0 };
-    if (session.epoch !== request.sessionEpoch) {
-      return { errorCode: errors.INVALID_FETCH_SESSION_EPOCH.kafka, sessionId: session.id };
-    }
-    if (session.usesIds !== usesIds) {
-      return { errorCode: errors.FETCH_SESSION_TOPIC_ID_ERROR.kafka, sessionId: session.id };
-    }
+    if (!session) return { errorCode: errors.FETCH_SESSION_ID_NOT_FOUND.kafka };
+    if (session.epoch !== request.sessionEpoch) return { errorCode: errors.INVALID_FETCH_SESSION_EPOCH.kafka };
+    if (session.usesIds !== usesIds) return { errorCode: errors.FETCH_SESSION_TOPIC_ID_ERROR.kafka };
     mergeTargets(session.targets, request, usesIds);
     for (const { topic, topicId, partitions } of request.forgottenTopicsData) {
       for (const partition of partitions) session.targets.delete(targetKey(usesIds ? topicId : topic, partition));
+    }
+    if (session.targets.size === 0) {
+      // Nothing is left to remember: the client opens another session when it wants something again.
+      this.sessions.remove(session.id);
+      return { targets: session.targets, session: undefined, isIncremental: false };
     }
     session.epoch = nextEpoch(session.epoch);
     return { targets: session.targets, session, isIncremental: true };
@@ -137,6 +142,7 @@ class Fetch {
   readonly #session: FetchSession | undefined;
   readonly #isIncremental: boolean;
   readonly #maxBytes: number;
+  readonly #minBytes: number;
   #timer: Timer | undefined;
   #withdrawals: (() => void)[] = [];
   #isDue = false;
@@ -156,12 +162,13 @@ class Fetch {
     this.#session = session;
     this.#isIncremental = isIncremental;
     this.#maxBytes = Math.min(call.request.maxBytes, broker.options['fetch.max.bytes']);
+    // No answer ever has more than its maximum: nobody waits for that.
+    this.#minBytes = Math.min(call.request.minBytes, this.#maxBytes);
   }
 
   start(): void {
-    const { maxWaitMs, minBytes } = this.#call.request;
     // Kafka answers at once when nothing is asked for or no byte is needed.
-    this.#isDue = maxWaitMs <= 0 || minBytes <= 0 || this.#targets.size === 0;
+    this.#isDue = this.#call.request.maxWaitMs <= 0 || this.#minBytes <= 0 || this.#targets.size === 0;
     this.#attempt();
   }
 
@@ -171,19 +178,33 @@ class Fetch {
       return;
     }
     const found: Found[] = [];
-    const targets = [...this.#targets.values()];
-    for (let index = 0, bytes = 0; index < targets.length; index++) {
-      const one = this.#find(targets[index], bytes);
-      if (one instanceof Promise) {
-        // A file's index has to be loaded: go on asynchronously from here.
-        this.#isRunning = true;
-        this.#attemptSlowly(found, one, targets, index + 1, bytes).catch((error: unknown) => this.#call.fail(error));
-        return;
+    try {
+      const targets = [...this.#targets.values()];
+      for (let index = 0, bytes = 0; index < targets.length; index++) {
+        const one = this.#find(targets[index], bytes);
+        if (one instanceof Promise) {
+          // A file's index has to be loaded: go on asynchronously from here.
+          this.#isRunning = true;
+          this.#attemptSlowly(found, one, targets, index + 1, bytes).catch((error: unknown) =>
+            this.#failed(found, error),
+          );
+          return;
+        }
+        found.push(one);
+        bytes += one.slice?.sizeBytes ?? 0;
       }
-      found.push(one);
-      bytes += one.slice?.sizeBytes ?? 0;
+      this.#decide(found);
+    } catch (error) {
+      // Also when the high watermark called: what went wrong here is no concern of whoever moved it.
+      this.#failed(found, error);
     }
-    this.#decide(found);
+  }
+
+  #failed(found: readonly Found[], error: unknown): void {
+    this.#withdraw();
+    this.#timer?.cancel();
+    for (const { slice } of found) slice?.release();
+    this.#call.fail(error);
   }
 
   async #attemptSlowly(
@@ -222,9 +243,12 @@ class Fetch {
       const partition = this.#partition(target);
       found.partition = partition;
       found.highWatermark = partition.highWatermark;
+      if (target.fetchOffset < partition.startOffset) throw new MillraceError('OFFSET_OUT_OF_RANGE');
       if (target.lastFetchedEpoch >= 0) {
         const { leaderEpoch, endOffset } = partition.endOffsetForEpoch(target.lastFetchedEpoch);
-        if (leaderEpoch >= 0 && (leaderEpoch < target.lastFetchedEpoch || endOffset < target.fetchOffset)) {
+        // An epoch that never was.
+        if (leaderEpoch < 0) throw new MillraceError('OFFSET_OUT_OF_RANGE');
+        if (leaderEpoch < target.lastFetchedEpoch || endOffset < target.fetchOffset) {
           found.diverging = { epoch: leaderEpoch, endOffset };
           return found;
         }
@@ -232,9 +256,8 @@ class Fetch {
       const isCommitted = this.#call.request.isolationLevel === READ_COMMITTED;
       const limitOffset = isCommitted ? partition.lastStableOffset : partition.highWatermark;
       const room = Math.min(target.partitionMaxBytes, this.#maxBytes - bytesBefore);
-      if (target.fetchOffset < partition.startOffset || target.fetchOffset > partition.highWatermark) {
-        throw new MillraceError('OFFSET_OUT_OF_RANGE');
-      }
+      // Between the high watermark and the end there is nothing to read yet, but a consumer there must not be sent elsewhere.
+      if (target.fetchOffset > partition.endOffset) throw new MillraceError('OFFSET_OUT_OF_RANGE');
       if (target.fetchOffset >= limitOffset || (room <= 0 && bytesBefore > 0)) return found;
       // The first batch of an answer comes whole, or a consumer with a small limit would never get past it.
       const slice = partition.read(target.fetchOffset, Math.max(room, 0), {
@@ -258,7 +281,8 @@ class Fetch {
   }
 
   #partition(target: FetchTarget): Partition {
-    const usesIds = this.#call.version >= TOPIC_ID_MIN_VERSION;
+    const { request, version } = this.#call;
+    const usesIds = version >= TOPIC_ID_MIN_VERSION;
     const topic: Topic | undefined = usesIds
       ? this.#broker.topics.getById(target.topic)
       : this.#broker.topics.get(target.topic);
@@ -267,6 +291,9 @@ class Fetch {
     const partition = topic.partitions[target.partition];
     if (!partition) throw new MillraceError('UNKNOWN_TOPIC_OR_PARTITION');
     checkLeaderEpoch(partition, target.currentLeaderEpoch);
+    // Another broker that wants to follow: this node's partitions have no other replica.
+    const replicaId = version >= REPLICA_STATE_MIN_VERSION ? request.replicaState.replicaId : request.replicaId;
+    if (replicaId >= 0) throw new MillraceError('NOT_LEADER_OR_FOLLOWER');
     if (partition.isFenced) throw new MillraceError('KAFKA_STORAGE_ERROR');
     return partition;
   }
@@ -277,12 +304,13 @@ class Fetch {
 
   #decide(found: Found[]): void {
     let bytes = 0;
-    let isUrgent = this.#isDue || this.#call.connection.isClosed;
+    const { isClosed, isEnding } = this.#call.connection;
+    let isUrgent = this.#isDue || isClosed || isEnding;
     for (const { slice, errorCode, diverging } of found) {
       bytes += slice?.sizeBytes ?? 0;
       if (errorCode !== 0 || diverging) isUrgent = true;
     }
-    if (isUrgent || bytes >= this.#call.request.minBytes) this.#answer(found);
+    if (isUrgent || bytes >= this.#minBytes) this.#answer(found);
     else this.#wait(found);
   }
 
@@ -293,7 +321,7 @@ class Fetch {
       slice?.release();
       if (partition) this.#withdrawals.push(partition.whenAbove(highWatermark, this.#wake));
     }
-    this.#withdrawals.push(this.#call.connection.onClose(this.#close));
+    this.#withdrawals.push(this.#call.connection.onEnding(this.#end));
     this.#timer ??= this.#broker.clock.after(this.#call.request.maxWaitMs, this.#expire);
     this.#isRunning = false;
     if (!this.#isAgain) return;
@@ -309,7 +337,8 @@ class Fetch {
     this.#isDue = true;
     this.#wake();
   };
-  readonly #close = (): void => {
+  readonly #end = (): void => {
+    if (!this.#call.connection.isClosed) return this.#expire();
     this.#withdraw();
     this.#timer?.cancel();
     this.#call.replyNothing();
@@ -351,9 +380,25 @@ class Fetch {
         if (this.#targets.delete(key)) this.#targets.set(key, target);
       }
     }
-    this.#call.reply({ errorCode: 0, sessionId: this.#session?.id ?? 0, responses }, () => {
+    const response: FetchResponseInit = { errorCode: 0, sessionId: this.#session?.id ?? 0, responses };
+    const isOutdated = this.#call.version >= LEADER_MIN_VERSION && found.some(hasOutdatedLeader);
+    this.#call.reply(isOutdated ? this.#withLeader(response) : response, () => {
       for (const slice of slices) slice.release();
     });
+  }
+
+  /** Clients that knew a leader of before a restart need not ask for metadata (KIP-951). */
+  #withLeader(response: FetchResponseInit): FetchResponseInit {
+    const nodeId = this.#broker.options['node.id'];
+    const { host, port } = this.#broker.advertised(this.#call.connection);
+    const currentLeader = { leaderId: nodeId, leaderEpoch: this.#broker.engine.leaderEpoch };
+    const responses = response.responses?.map((topic) => ({
+      ...topic,
+      partitions: topic.partitions?.map((partition) =>
+        hasOutdatedLeader(partition) ? { ...partition, currentLeader } : partition,
+      ),
+    }));
+    return { ...response, responses, nodeEndpoints: [{ nodeId, host, port, rack: null }] };
   }
 
   /** Whether an incremental answer names this partition, and what it then said. */
@@ -369,10 +414,19 @@ class Fetch {
       target.sentStartOffset !== startOffset;
     target.sentHighWatermark = highWatermark;
     target.sentStartOffset = startOffset;
-    // An error is told again until it is gone.
-    target.isAnswered = errorCode === 0;
+    // An error is told again until it is gone, and then that it is gone.
+    target.isAnswered = errorCode === 0 && diverging === undefined;
     return hasNews;
   }
+}
+
+const OUTDATED_LEADER: ReadonlySet<number> = new Set([
+  errors.FENCED_LEADER_EPOCH.kafka,
+  errors.NOT_LEADER_OR_FOLLOWER.kafka,
+]);
+
+function hasOutdatedLeader({ errorCode }: { errorCode?: number | undefined }): boolean {
+  return errorCode !== undefined && OUTDATED_LEADER.has(errorCode);
 }
 
 function failed(found: Found, error: unknown): Found {
@@ -400,7 +454,7 @@ function partitionAnswer(
     lastStableOffset: isKnown ? partition.lastStableOffset : -1,
     logStartOffset: isKnown ? partition.startOffset : -1,
     // Read-committed consumers want a list, others null; there are no transactions yet, so nothing is aborted.
-    abortedTransactions: isCommitted ? [] : null,
+    abortedTransactions: isCommitted && isKnown ? [] : null,
     records: slice && slice.sizeBytes > 0 ? payloadOf(slice) : NO_RECORDS,
     divergingEpoch: diverging,
   };

@@ -2,7 +2,7 @@
  * Produce (API 0) and InitProducerId (API 22). The write path starts here: check the batch, append it to its partition,
  * answer when the position it took is durable.
  */
-import { errors, kafkaCode, MillraceError } from '../../protocol/errors.ts';
+import { errors, kafkaCode, MillraceError, ProtocolError } from '../../protocol/errors.ts';
 import type {
   InitProducerIdRequest,
   InitProducerIdResponseInit,
@@ -92,7 +92,7 @@ function execute(broker: Broker, call: ProduceCall): void {
   }
   if (acks === 0) {
     // Nothing can be answered, so a failure is told by closing the connection, as Kafka does.
-    if (isFailed) throw new MillraceError('INVALID_REQUEST', 'a batch sent with acks=0 was refused');
+    if (isFailed) throw new ProtocolError('a batch sent with acks=0 was refused');
     return call.replyNothing();
   }
   const response: ProduceResponseInit = { responses };
@@ -152,7 +152,12 @@ function appendChecked(
  * the error that makes producers stop instead of retrying.
  */
 export function initProducerId(broker: Broker, call: Call<InitProducerIdRequest, InitProducerIdResponseInit>): void {
-  const { transactionalId } = call.request;
+  const { transactionalId, producerId, producerEpoch } = call.request;
+  // An id goes with an epoch, both or none (KIP-360).
+  if (transactionalId === '' || producerId < -1 || producerEpoch < -1 || producerId < 0 !== producerEpoch < 0) {
+    call.reply({ errorCode: errors.INVALID_REQUEST.kafka, producerId: -1, producerEpoch: -1 });
+    return;
+  }
   if (transactionalId !== null) {
     call.reply({ errorCode: errors.UNSUPPORTED_VERSION.kafka, producerId: -1, producerEpoch: -1 });
     return;

@@ -39,7 +39,9 @@ const someConnection: ClientConnection = {
   clientSoftwareName: '',
   clientSoftwareVersion: '',
   isClosed: false,
+  isEnding: false,
   onClose: () => () => {},
+  onEnding: () => () => {},
 };
 
 export function ask<Request, RequestInit, Response, ResponseInit>(

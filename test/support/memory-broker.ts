@@ -37,6 +37,8 @@ export class MemoryClient implements Transport {
   readonly frames: Buffer[] = [];
   isPaused = false;
   isDestroyed = false;
+  /** The broker has sent everything and ended the connection. */
+  isEnded = false;
   isReading = true;
   connection: KafkaConnection | undefined;
   readonly #reader = new FrameReader(1024 * 1024 * 1024);
@@ -53,9 +55,9 @@ export class MemoryClient implements Transport {
   get unreadBytes(): number {
     return this.#unread.reduce((sum, { buffers }) => sum + buffers.reduce((bytes, { length }) => bytes + length, 0), 0);
   }
-  /** Takes what was handed over so far. */
-  read(): void {
-    for (const { buffers, sent } of this.#unread.splice(0)) {
+  /** Takes what was handed over so far, or only that many of the writes. */
+  read(writesMax = Number.POSITIVE_INFINITY): void {
+    for (const { buffers, sent } of this.#unread.splice(0, writesMax)) {
       this.#reader.push(Buffer.concat(buffers));
       for (let frame = this.#reader.next(); frame; frame = this.#reader.next()) this.frames.push(Buffer.from(frame));
       sent();
@@ -68,6 +70,7 @@ export class MemoryClient implements Transport {
     this.isPaused = false;
   }
   end(): void {
+    this.isEnded = true;
     this.destroy();
   }
   destroy(): void {

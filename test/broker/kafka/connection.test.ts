@@ -252,3 +252,127 @@ test('requests of all connections together hold a bounded amount of memory', asy
   next.send(half.subarray(0, 200 * 1024));
   t.false(next.isDestroyed);
 });
+
+test('what an answer lies in is let go only when the peer has taken all of it', async (t) => {
+  const { broker, clock, connect } = await openMemoryBroker({ 'connection.unsent.bytes.max': 64 * 1024 });
+  const [partition] = broker.topics.autoCreate('t').partitions;
+  const large = buildBatch([{ key: null, value: Buffer.alloc(40_000), headers: [], timestamp: 1000 }], {});
+  connect().send(produceFrame(1, 't', -1, large));
+  const released: number[] = [];
+  let reads = 0;
+  const read = partition.read.bind(partition);
+  partition.read = (...args) => {
+    const slice = read(...args);
+    if (slice instanceof Promise) return slice;
+    const number = reads++;
+    return {
+      ...slice,
+      chunks: slice.chunks,
+      sizeBytes: slice.sizeBytes,
+      release: () => {
+        released.push(number);
+        slice.release();
+      },
+    };
+  };
+  const reader = connect();
+  reader.isReading = false;
+  reader.send(fetchFrame(1, 't'));
+  await clock.advance(1);
+  // Together the two answers reach the limit of unsent bytes exactly with the end of the second.
+  reader.send(fetchFrame(2, 't'));
+  await clock.advance(1);
+  t.deepEqual(released, []);
+  reader.read(1);
+  await clock.advance(1);
+  t.deepEqual(released, [0]);
+  reader.read(1);
+  await clock.advance(1);
+  t.deepEqual(released, [0, 1]);
+});
+
+test('a transport that reports a write after the end lets nothing go twice', async (t) => {
+  const { broker, clock, connect } = await openMemoryBroker();
+  const [partition] = broker.topics.autoCreate('t').partitions;
+  connect().send(produceFrame(1, 't'));
+  let releases = 0;
+  const read = partition.read.bind(partition);
+  partition.read = (...args) => {
+    const slice = read(...args);
+    if (slice instanceof Promise) return slice;
+    return { chunks: slice.chunks, sizeBytes: slice.sizeBytes, release: () => void releases++ };
+  };
+  const reader = connect();
+  reader.isReading = false;
+  reader.send(fetchFrame(1, 't'));
+  await clock.advance(1);
+  reader.destroy();
+  t.is(releases, 1);
+  reader.read();
+  t.is(releases, 1);
+});
+
+test('a client that has shut down its side gets its answers, and then the end', async (t) => {
+  const { broker, engine, clock, connect } = await openMemoryBroker({}, 'manual');
+  broker.topics.autoCreate('t');
+  engine.sync();
+  const client = connect();
+  client.send(produceFrame(1, 't'), versionsFrame(2));
+  client.connection?.onEnd();
+  await clock.advance(10);
+  t.false(client.isEnded);
+  engine.sync();
+  await clock.advance(1);
+  t.deepEqual(client.answered, [1, 2]);
+  t.true(client.isEnded);
+});
+
+test('a client that shuts down its side while nothing is asked is gone at once', async (t) => {
+  const { connect } = await openMemoryBroker();
+  const client = connect();
+  client.connection?.onEnd();
+  t.true(client.isEnded);
+});
+
+test('a long poll of a client that has shut down its side is answered at once', async (t) => {
+  const { broker, clock, connect } = await openMemoryBroker();
+  broker.topics.autoCreate('t');
+  const client = connect();
+  client.send(fetchFrame(1, 't', { maxWaitMs: 60_000 }));
+  await clock.advance(1);
+  t.deepEqual(client.answered, []);
+  client.connection?.onEnd();
+  await clock.advance(1);
+  t.deepEqual(client.answered, [1]);
+  t.true(client.isEnded);
+});
+
+test('draining answers what was asked, long polls at once, and reads nothing more', async (t) => {
+  const { broker, engine, clock, connect } = await openMemoryBroker({}, 'manual');
+  broker.topics.autoCreate('t');
+  engine.sync();
+  const producer = connect();
+  producer.send(produceFrame(1, 't'));
+  const reader = connect();
+  reader.send(fetchFrame(1, 't', { maxWaitMs: 60_000 }));
+  await clock.advance(1);
+  for (const { connection } of [producer, reader]) connection?.drain();
+  t.true(producer.isPaused);
+  t.false(producer.connection?.isIdle);
+  await clock.advance(1);
+  t.deepEqual(reader.answered, [1]);
+  t.true(reader.connection?.isIdle);
+  t.false(producer.connection?.isIdle);
+  engine.sync();
+  await clock.advance(1);
+  t.deepEqual(producer.answered, [1]);
+  t.true(producer.connection?.isIdle);
+});
+
+test('a refused batch that nobody waits for ends the connection without a word to the operator', async (t) => {
+  const { connect, reports } = await openMemoryBroker();
+  const client = connect();
+  client.send(produceFrame(1, 'nowhere', 0));
+  t.true(client.isDestroyed);
+  t.deepEqual(reports, []);
+});

@@ -87,7 +87,9 @@ class Client {
         clientSoftwareName: '',
         clientSoftwareVersion: '',
         isClosed: false,
+        isEnding: false,
         onClose: () => () => {},
+        onEnding: () => () => {},
       } as Call<unknown, unknown>['connection'],
       allows: (operation, type, target) =>
         !this.denied.some((no) => no.operation === operation && no.type === type && no.name === target),
