@@ -24,8 +24,8 @@ export interface SimDiskOptions {
   image?: SimImage;
   /** Time for `modifiedMs` and latencies. */
   clock?: Clock;
-  /** How long an operation takes, drawn evenly. Needs `clock`. */
-  latency?: { random: SimRandom; minMs: number; maxMs: number };
+  /** How long an operation takes, drawn evenly; one in twenty takes up to `slowMs` (default: none does). Needs `clock`. */
+  latency?: { random: SimRandom; minMs: number; maxMs: number; slowMs?: number };
   /** Size of the disk in bytes; default unlimited. Counted in pages of 4 KiB. */
   spaceBytes?: number;
   /** Called when each numbered operation is under way (started, not answered): the moments at which the world may end. */
@@ -49,6 +49,8 @@ export class SimDisk implements Disk {
   #syncs = 0;
   #stopAt = Number.POSITIVE_INFINITY;
   #isStopped = false;
+  /** Faults that `failAt` asked for and that have happened. */
+  faultsInjected = 0;
   #faults: { from: number; to: number; of: 'operation' | 'read'; fault: DiskFault; path: string }[] = [];
   #traceHash = 0;
   #trace: string[] | undefined;
@@ -401,7 +403,9 @@ export class SimDisk implements Disk {
 
   #faultAt(of: 'operation' | 'read', number: number, path: string): DiskFault | undefined {
     for (const each of this.#faults) {
-      if (each.of === of && number >= each.from && number <= each.to && path.includes(each.path)) return each.fault;
+      if (each.of !== of || number < each.from || number > each.to || !path.includes(each.path)) continue;
+      this.faultsInjected++;
+      return each.fault;
     }
     return undefined;
   }
@@ -418,7 +422,9 @@ export class SimDisk implements Disk {
     const latency = this.#latency;
     if (latency !== undefined && this.#clock !== undefined) {
       const clock = this.#clock;
-      const delayMs = latency.minMs + ((latency.maxMs - latency.minMs) * latency.random.uint32()) / 4_294_967_296;
+      const isSlow = latency.slowMs !== undefined && latency.random.chance(0.05);
+      const spanMs = (isSlow ? (latency.slowMs ?? 0) : latency.maxMs) - latency.minMs;
+      const delayMs = latency.minMs + (spanMs * latency.random.uint32()) / 4_294_967_296;
       await new Promise<void>((resolve) => clock.after(delayMs, resolve));
     } else {
       await undefined;
