@@ -133,6 +133,8 @@ export class PartitionLog implements Member, WriteTarget {
   #isWriting = false;
   #whenWritten: (() => void)[] = [];
   #whenReleased: (() => void)[] = [];
+  /** Segments that are on their way out of the log. */
+  readonly #leaving = new Set<Promise<void>>();
   #lastTask: Promise<void> = Promise.resolve();
   /** Runs that the direct write of the group in flight brings to the segments. */
   #directRuns: Run[] = [];
@@ -709,8 +711,10 @@ export class PartitionLog implements Member, WriteTarget {
       this.#context.markDirty(this);
       const { writer, clock } = this.#context;
       const delayMs = this.config.fileDeleteDelayMs;
+      const leaving = segment.retire().finally(() => this.#leaving.delete(leaving));
+      this.#leaving.add(leaving);
       writer.background(async () => {
-        await segment.retire();
+        await leaving;
         if (delayMs === 0) await segment.removeRetired();
         else clock.after(delayMs, () => writer.background(() => segment.removeRetired()));
       });
@@ -773,6 +777,8 @@ export class PartitionLog implements Member, WriteTarget {
     const { dataDir, clock, writer } = this.#context;
     for (const segment of this.#segments) await segment.close();
     if (this.#folder === undefined) return;
+    // What has left the log may still be sealed or renamed in the folder that goes.
+    await Promise.all(this.#leaving);
     const retired = await dataDir.retire(this.#folder);
     const delayMs = this.config.fileDeleteDelayMs;
     if (delayMs === 0) await dataDir.remove(retired);
