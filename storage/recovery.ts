@@ -266,6 +266,11 @@ class PartitionRecovery {
     if (this.#folder === undefined || this.#isFenced) return;
     const { disk } = this.#options;
     const present = new Set(await disk.list(this.#path));
+    if (present.size === 0 && !(this.#state?.segments.some(({ writtenBytes }) => writtenBytes > 0) ?? false)) {
+      // With `log.flush: written` a power cut may take the folder and leave what names it. It held nothing.
+      this.#folder = undefined;
+      return;
+    }
     const later = this.#baseOfStart(present);
     if (later >= 0) this.#segments.push(this.#newSegment(later));
     else this.#addKnown(present);
