@@ -4,7 +4,7 @@
  *
  * Two ways, chosen when the group starts: its parts go into one journal record, but a partition with much in it writes
  * and syncs its segment itself, at the same time ("direct"). With `log.flush: written` everything goes direct and nothing
- * is synced, except atomic commits, which need the record. The group ends when all of that has ended.
+ * is synced, except atomic commits, which need the record, and groups of very many partitions. The group ends when all of that has ended.
  *
  * Always true: one group is in flight, groups end in order; a partition's bytes of one group go one way, so nothing
  * overtakes; a partition with a part of an atomic commit never goes direct.
@@ -89,8 +89,12 @@ export interface CommitterOptions {
 }
 
 const MARK_INTERVAL_MS = 50;
-/** At most so many partitions go direct in one synced group: each costs a write and a sync of its own. */
-const DIRECT_MEMBERS_MAX = 2;
+/**
+ * At most so many partitions go direct in one group, the rest through the journal: each costs a write and, synced, a sync
+ * of its own.
+ */
+const DIRECT_SYNCED_MAX = 2;
+const DIRECT_WRITTEN_MAX = 256;
 
 export class Committer {
   readonly #options: CommitterOptions;
@@ -240,9 +244,10 @@ export class Committer {
     const shares = group.shares.filter(
       ({ isAtomic, sizeBytes }) => !isAtomic && (!isSynced || sizeBytes >= directBytesMin),
     );
-    if (isSynced && shares.length > DIRECT_MEMBERS_MAX) {
+    const directMax = isSynced ? DIRECT_SYNCED_MAX : DIRECT_WRITTEN_MAX;
+    if (shares.length > directMax) {
       shares.sort((a, b) => b.sizeBytes - a.sizeBytes);
-      shares.length = DIRECT_MEMBERS_MAX;
+      shares.length = directMax;
     }
     const direct = shares.map(({ member }) => member);
     for (const member of direct) member.directGroupNumber = group.number;

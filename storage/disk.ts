@@ -60,6 +60,12 @@ export interface Disk {
   lock(path: string, kind: 'exclusive' | 'shared'): Promise<DiskLock>;
 }
 
+/** Whether the process or the machine ran out of file descriptors or memory: the file is not to blame, and later it works. */
+export function isExhausted(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return code === 'EMFILE' || code === 'ENFILE' || code === 'ENOMEM';
+}
+
 /** Writes all of `buffers` at `position`: a short write is continued, an error is not. */
 export async function writeAll(file: DiskFile, buffers: readonly Uint8Array[], position: number): Promise<void> {
   let rest = buffers;

@@ -135,6 +135,17 @@ export class TimeIndex {
     return this.#entries.saved();
   }
 
+  /** −1 if there is no entry. */
+  get lastTimestamp(): number {
+    const { bytes, count } = this.#entries;
+    return count === 0 ? -1 : readInt64(bytes, (count - 1) * TIME_ENTRY_BYTES);
+  }
+  /** The base offset if there is no entry. */
+  get lastOffset(): number {
+    const { bytes, count } = this.#entries;
+    return count === 0 ? this.baseOffset : this.baseOffset + bytes.readInt32BE((count - 1) * TIME_ENTRY_BYTES + 8);
+  }
+
   /** Adds an entry unless the timestamp does not rise. */
   add(timestamp: number, lastOffset: number): void {
     const { count } = this.#entries;

@@ -153,6 +153,11 @@ export class LogEngine implements LogContext {
       segmentBytesMin: settings.journalSegmentBytes,
       lingerMs: settings.journalSegmentLingerMs,
       unwrittenBytesMax: settings.unwrittenBytesMax,
+      mayOpen: () => {
+        if (!this.files.areTooMany) return true;
+        this.#checkpointSoon();
+        return false;
+      },
       onFatal,
       onRoom: () => this.#wakeRoom(),
     });
@@ -218,8 +223,20 @@ export class LogEngine implements LogContext {
     });
     engine = new LogEngine(options, journal, leaderEpoch, partitions);
     await engine.#checkFreeSpace();
-    engine.writer.background(() => dataDir.removeLeftovers());
+    engine.#removeLeftovers();
     return engine;
+  }
+
+  /** What an earlier process was about to remove, one after the other: nobody waits for it. */
+  #removeLeftovers(): void {
+    const restored = [...this.#logs.values()];
+    this.writer.background(async () => {
+      await this.dataDir.removeLeftovers();
+      for (const log of restored) {
+        if (this.stopped !== undefined) return;
+        await log.removeLeftovers();
+      }
+    });
   }
 
   #restore(state: PartitionState): void {
@@ -388,7 +405,11 @@ export class LogEngine implements LogContext {
       let offset = log.retentionStart(now);
       const preparing = offset > log.startOffset ? log.prepare() : undefined;
       if (preparing !== undefined) {
-        await preparing;
+        try {
+          await preparing;
+        } catch {
+          continue; // For want of descriptors or memory: the next run tries again.
+        }
         if (log.isDeleted || log.isFenced) continue;
         offset = log.retentionStart(now);
       }
@@ -446,6 +467,8 @@ export class LogEngine implements LogContext {
       this.#checkpointing = undefined;
       // What starved during this checkpoint needs the next one, unless this one has made room.
       this.committer.unstarve();
+      this.files.relieve();
+      this.writer.resume();
       if (!this.#isCheckpointWanted) return;
       this.#isCheckpointWanted = false;
       this.#checkpointSoon();

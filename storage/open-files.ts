@@ -1,6 +1,7 @@
 /**
  * Keeps the number of open files bounded: a `LazyFile` is opened when it is used, and the one that was used longest ago
- * is closed when there are too many. Files in use or with unsynced bytes stay open, so the bound is a soft one.
+ * is closed when there are too many. Files in use or with unsynced bytes stay open, so the bound is a soft one: far
+ * beyond it the engine writes no more until a checkpoint has synced them.
  */
 import assert from 'node:assert';
 import type { Disk, DiskFile } from './disk.ts';
@@ -13,6 +14,8 @@ export interface IndexHolder {
 
 /** Memory for the indexes of sealed segments: those of about three full segments of 1 GiB. */
 const INDEX_BYTES_MAX = 16 * 1024 * 1024;
+/** Looked at in one go for some that can be closed; those that cannot go to the end of the line. */
+const TRIES_MAX = 16;
 
 export class OpenFiles {
   readonly disk: Disk;
@@ -31,11 +34,15 @@ export class OpenFiles {
   get count(): number {
     return this.#open.size;
   }
+  /** Twice as many are open as may be: most of them must have unsynced bytes. */
+  get areTooMany(): boolean {
+    return this.#open.size > 2 * this.#max;
+  }
 
   used(file: LazyFile): void {
     this.#open.delete(file);
     this.#open.add(file);
-    if (this.#open.size > this.#max) this.#closeIdle();
+    if (this.#open.size > this.#max) this.#closeIdle(TRIES_MAX);
   }
   closed(file: LazyFile): void {
     this.#open.delete(file);
@@ -59,10 +66,18 @@ export class OpenFiles {
     if (this.#indexed.delete(holder)) this.#indexBytes -= holder.indexBytes;
   }
 
-  #closeIdle(): void {
+  /** After a checkpoint: closes as many as can be until the bound is kept. */
+  relieve(): void {
+    if (this.#open.size > this.#max) this.#closeIdle(this.#open.size);
+  }
+
+  #closeIdle(triesMax: number): void {
+    let tries = triesMax;
     for (const file of this.#open) {
-      if (this.#open.size <= this.#max) return;
+      if (this.#open.size <= this.#max || tries-- === 0) return;
+      this.#open.delete(file);
       if (file.isIdle) file.closeSoon();
+      else this.#open.add(file);
     }
   }
 }

@@ -30,7 +30,7 @@ import type { PartitionState } from './checkpoint.ts';
 import type { Clock } from './clock.ts';
 import { type Committer, type Group, type Member, type Share, WRITE_NOW_BYTES_MAX } from './committer.ts';
 import type { DataDir } from './data-dir.ts';
-import { writeAll, writeAllNow } from './disk.ts';
+import { isExhausted, writeAll, writeAllNow } from './disk.ts';
 import { keyText, type OtherPart, type PartitionKey, partitionKey } from './journal.ts';
 import { LEADER_EPOCH_FILE, LeaderEpochs } from './leader-epochs.ts';
 import type { Appended, AppendOptions, LogConfig, LogSlice, OffsetAndTime, PartitionSpec, ReadOptions } from './log.ts';
@@ -38,7 +38,7 @@ import { LogReader } from './log-reader.ts';
 import type { LazyFile, OpenFiles } from './open-files.ts';
 import { ProducerState } from './producer-state.ts';
 import { emptySlice, RunQueue } from './run-queue.ts';
-import { offsetFileName, Segment, SEGMENT_ENDINGS, type SegmentState } from './segment.ts';
+import { DELETED_SUFFIX, offsetFileName, Segment, SEGMENT_ENDINGS, type SegmentState } from './segment.ts';
 import { walkHeaders } from './segment-reader.ts';
 import type { SegmentWriter, WriteTarget } from './segment-writer.ts';
 import { readSnapshot, TEMPORARY_SUFFIX, writeSnapshot } from './snapshot.ts';
@@ -122,9 +122,13 @@ export class PartitionLog implements Member, WriteTarget {
   #storedProducersOffset: number;
   /** Where that of the last complete checkpoint stands: a restart needs all batches from there on. */
   #durableProducersOffset: number;
+  /** Offsets of snapshot files that only a checkpoint before the next one names. */
+  readonly #staleSnapshots: number[] = [];
   #captured: { offset: number; bytes: Buffer } | undefined;
   #isPrepared: boolean;
   #preparing: Promise<void> | undefined;
+  /** `prepare` has failed for want of descriptors or memory; it can be called again. */
+  #loadFailure: MillraceError | undefined;
   /** Oldest first; the last one is appended to. Empty until the first append. */
   readonly #segments: Segment[] = [];
   readonly #unsynced = new Set<Segment>();
@@ -258,7 +262,9 @@ export class PartitionLog implements Member, WriteTarget {
     const { stopped } = this.#context;
     if (stopped !== undefined) throw stopped;
     this.#checkUsable();
-    assert(this.#isPrepared, `${this.name}: append before prepare`);
+    if (this.#isPrepared) return;
+    assert(this.#loadFailure !== undefined, `${this.name}: append before prepare`);
+    throw this.#loadFailure;
   }
 
   #checkUsable(): void {
@@ -644,7 +650,7 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** A read has failed or the log does not hold what it must: nothing more is served or taken. */
   fence(error: unknown): void {
-    if (this.isFenced) return;
+    if (this.isFenced || isExhausted(error)) return;
     this.isFenced = true;
     this.#context.markDirty(this);
     this.#context.warn(`${this.name} is fenced: ${error instanceof Error ? error.message : String(error)}`);
@@ -726,7 +732,11 @@ export class PartitionLog implements Member, WriteTarget {
     if (this.#durableProducersOffset >= offset) return true;
     const preparing = this.prepare();
     if (preparing !== undefined) {
-      this.#context.writer.background(() => preparing.then(() => this.#released()));
+      const task = preparing.then(
+        () => this.#released(),
+        () => {}, // It is tried again when the start moves, or by an append.
+      );
+      this.#context.writer.background(() => task);
       return false;
     }
     if (this.#producers.count === 0) return true;
@@ -738,7 +748,17 @@ export class PartitionLog implements Member, WriteTarget {
   /** The checkpoint with the last piece is complete. */
   checkpointed(): void {
     this.#durableProducersOffset = this.#storedProducersOffset;
-    if (!this.#isGone) this.#dropSegments();
+    if (this.#isGone) return;
+    this.#dropSegments();
+    for (const offset of this.#staleSnapshots) {
+      // That of a segment goes with it.
+      if (this.#segments.some((segment) => segment.baseOffset === offset)) continue;
+      const remove = async (): Promise<void> => {
+        if (!this.#isGone) await this.#context.files.disk.remove(`${this.#path}/${offsetFileName(offset)}.snapshot`);
+      };
+      this.#context.writer.background(() => this.#exclusive(remove));
+    }
+    this.#staleSnapshots.length = 0;
   }
 
   /** The end of the partition is decided: nobody uses it any more. Readers are woken when it is durable; files go with `remove`. */
@@ -852,6 +872,8 @@ export class PartitionLog implements Member, WriteTarget {
     if (captured === undefined || captured.offset > endOffset) return;
     const isInline = captured.bytes.length <= PRODUCERS_INLINE_BYTES_MAX;
     if (!isInline) await this.#saveProducers(captured.offset, captured.bytes);
+    const before = this.#storedProducersOffset;
+    if (this.#storedProducers === undefined && before < captured.offset) this.#staleSnapshots.push(before);
     this.#storedProducers = isInline ? captured.bytes : undefined;
     this.#storedProducersOffset = captured.offset;
   }
@@ -907,19 +929,39 @@ export class PartitionLog implements Member, WriteTarget {
       this.#isPrepared = true;
     } catch (error) {
       this.fence(error);
+      if (this.isFenced) return;
+      this.#loadFailure = new MillraceError('KAFKA_STORAGE_ERROR', `${this.name} cannot be loaded now`, {
+        cause: error,
+      });
+      throw this.#loadFailure;
     }
   }
 
   /** Removes what the checkpoint does not know: files that retention was about to remove, or that an unfinished write has made. */
   async #tidyFolder(): Promise<void> {
     const { disk } = this.#context.files;
+    const names = await disk.list(this.#path);
+    // The checkpoint may name segments that were given up, but had readers then.
+    while (this.#segments.length > 1 && this.#segments[1].baseOffset <= this.#durableStart) {
+      if (names.includes(`${offsetFileName(this.#segments[0].baseOffset)}.log`)) break;
+      this.#segments.shift();
+    }
     const kept = new Set<string>([`${offsetFileName(this.#storedProducersOffset)}.snapshot`]);
     for (const segment of this.#segments) {
       for (const ending of SEGMENT_ENDINGS) kept.add(offsetFileName(segment.baseOffset) + ending);
     }
-    for (const name of await disk.list(this.#path)) {
+    for (const name of names) {
       const isOurs = /^[0-9]{20}\.|\.tmp$/.test(name);
       if (isOurs && !kept.has(name)) await disk.remove(`${this.#path}/${name}`);
+    }
+  }
+
+  /** Files that an earlier process has taken out of the log and was to remove. */
+  async removeLeftovers(): Promise<void> {
+    if (this.#folder === undefined || this.#isGone) return;
+    const { disk } = this.#context.files;
+    for (const name of await disk.list(this.#path)) {
+      if (name.endsWith(DELETED_SUFFIX)) await disk.remove(`${this.#path}/${name}`);
     }
   }
 

@@ -28,6 +28,8 @@ export interface SegmentWriterOptions {
   lingerMs: number;
   /** `log.unwritten.bytes.max` */
   unwrittenBytesMax: number;
+  /** Whether another file may be opened now; if not, `resume` follows. */
+  mayOpen: () => boolean;
   onFatal: (error: unknown) => void;
   /** There is room again. */
   onRoom: () => void;
@@ -122,6 +124,11 @@ export class SegmentWriter {
     });
   }
 
+  /** Files may be opened again. */
+  resume(): void {
+    this.#next();
+  }
+
   stop(): void {
     this.#isStopped = true;
     this.#timer?.cancel();
@@ -150,6 +157,7 @@ export class SegmentWriter {
 
   #next(): void {
     while (this.#writes < WRITES_MAX && this.#queue.length > 0 && !this.#isStopped) {
+      if (!this.#options.mayOpen()) return;
       const target = this.#queue.shift();
       if (target === undefined) return;
       target.isQueued = false;

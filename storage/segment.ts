@@ -250,13 +250,15 @@ export class Segment implements IndexHolder {
   }
 
   async #walkUnindexed(indexes: Indexes): Promise<void> {
-    let at = indexes.offsets.lastPosition;
-    this.#savedBytes = at;
+    const { offsets, times } = indexes;
+    const indexedTo = offsets.lastPosition;
+    this.#savedBytes = indexedTo;
+    let largest = times.lastTimestamp;
+    let largestOffset = times.lastOffset;
+    // A power cut may have kept less of the time index than of the other one: it goes on where it ends, if anything newer
+    // than its last entry is there. Mostly that is the last batch of the offset index.
+    let at = largest < this.largestTimestamp ? offsets.positionFor(largestOffset) : indexedTo;
     let sinceIndex = 0;
-    let isFirst = at > 0;
-    // The time index may end before the offset index, never after it: timestamps below the last position count again.
-    let largest = -1;
-    let largestOffset = this.baseOffset;
     const file = await this.file.use('read');
     try {
       const window = Buffer.allocUnsafe(64 * 1024);
@@ -276,13 +278,12 @@ export class Segment implements IndexHolder {
           largest = timestamp;
           largestOffset = lastOffset;
         }
-        if (!isFirst && sinceIndex > this.indexIntervalBytes) {
-          indexes.offsets.add(lastOffset, at);
-          indexes.times.add(largest, largestOffset);
+        if (at > indexedTo && sinceIndex > this.indexIntervalBytes) {
+          offsets.add(lastOffset, at);
+          times.add(largest, largestOffset);
           sinceIndex = 0;
-        }
-        isFirst = false;
-        sinceIndex += batchBytes;
+        } else if (at === indexedTo && at > 0) times.add(largest, largestOffset);
+        if (at >= indexedTo) sinceIndex += batchBytes;
         at += batchBytes;
       }
     } finally {
@@ -290,7 +291,7 @@ export class Segment implements IndexHolder {
     }
     this.#bytesSinceIndex = sinceIndex;
     this.bytesSinceEntry = sinceIndex;
-    this.entryCount = indexes.offsets.count;
+    this.entryCount = offsets.count;
   }
 
   /** Frees the memory of the indexes of a segment that gets no more bytes. */
