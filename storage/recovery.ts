@@ -28,6 +28,7 @@ import { OpenFiles } from './open-files.ts';
 import { offsetFileName, Segment, SEGMENT_ENDINGS } from './segment.ts';
 import { locate } from './segment-reader.ts';
 import { TEMPORARY_SUFFIX } from './snapshot.ts';
+import { WalkedBatches } from './walked-batches.ts';
 
 export interface RecoveryOptions {
   disk: Disk;
@@ -219,6 +220,7 @@ class PartitionRecovery {
   #isFenced: boolean;
   readonly #changed = new Set<Segment>();
   #isFolderChanged = false;
+  readonly #walked = new WalkedBatches();
   /** Parts that follow one another, not yet compared. */
   #pending: AppendPart[] = [];
   #pendingBytes = 0;
@@ -266,15 +268,14 @@ class PartitionRecovery {
     if (this.#folder === undefined || this.#isFenced) return;
     const { disk } = this.#options;
     const present = new Set(await disk.list(this.#path));
-    const later = this.#baseOfStart(present);
-    if (later >= 0) this.#segments.push(this.#newSegment(later));
-    else this.#addKnown(present);
-    if (present.size === 0 && !this.#isFenced) {
-      // With `log.flush: written` a power cut may take the folder and leave what names it. It held nothing above the start.
-      this.#segments.length = 0;
+    if (present.size === 0 && !(this.#state?.segments.some(({ writtenBytes }) => writtenBytes > 0) ?? false)) {
+      // With `log.flush: written` a power cut may take the folder and leave what names it. It held nothing.
       this.#folder = undefined;
       return;
     }
+    const later = this.#baseOfStart(present);
+    if (later >= 0) this.#segments.push(this.#newSegment(later));
+    else this.#addKnown(present);
     for (const segment of this.#segments.slice(0, -1)) segment.isSealed = true;
     if (this.#isFenced || this.#segments.length === 0) return;
     await this.#walk(present);
@@ -384,6 +385,7 @@ class PartitionRecovery {
       const epoch = batchLeaderEpoch(window, at);
       if (epoch < this.#epochs.latest) break;
       this.#epochs.assign(epoch, offset);
+      this.#walked.note(window, at, offset);
       offset = batchLastOffset(window, at) + 1;
       at += sizeBytes;
     }
@@ -406,6 +408,8 @@ class PartitionRecovery {
 
   /** Takes an append part of the journal; small ones are collected. */
   replay(part: AppendPart, isSynced: boolean): Promise<void> | undefined {
+    // Not while earlier parts wait: if one of them differs, the log is cut below this one.
+    if (this.#pending.length === 0 && this.#walked.hold(part.bytes, part.baseOffset)) return undefined;
     const last = this.#pending.at(-1);
     const follows = last === undefined || (last.nextOffset === part.baseOffset && !part.startsSegment);
     const writing = !follows || this.#pendingBytes >= PENDING_PARTITION_BYTES_MAX ? this.flush() : undefined;
@@ -441,6 +445,7 @@ class PartitionRecovery {
       }
       // All that was below is removed: the log begins here.
       this.#segments.length = 0;
+      this.#walked.clear();
     }
     let { bytes } = part;
     if (this.#segments.length > 0 && part.baseOffset < this.#endOffset) {
@@ -472,6 +477,7 @@ class PartitionRecovery {
   /** The journal is right: what the segments have from `offset` on is not what was acknowledged. */
   async #cutAt(offset: number): Promise<void> {
     this.#options.warn(`${this.#name} is cut at offset ${offset}: the journal has other batches`);
+    this.#walked.clear();
     for (;;) {
       const segment = this.#segments.at(-1);
       if (segment === undefined || segment.baseOffset < offset) break;
