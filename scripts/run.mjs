@@ -213,7 +213,8 @@ async function dev(args) {
 
 /** The whole broker on a simulated disk, clock and network, from seeds. */
 async function sim(args) {
-  return run([join(root, 'dist/test/sim/main.js'), ...args], { cwd: root });
+  const isOfLog = args.includes('--log') || args.includes('--mutants');
+  return run([join(root, `dist/test/sim/${isOfLog ? 'log-main' : 'main'}.js`), ...args], { cwd: root });
 }
 
 async function bench(args) {

@@ -22,8 +22,12 @@ export interface Mutant {
   /** The rule that it breaks. */
   breaks: string;
   changes: readonly Change[];
+  /** It is the simulation of the whole broker (`main.ts`) that must notice. */
+  isBroker?: boolean;
   /** What shows it, if not the usual workload. */
   isUniform?: boolean;
+  /** Default 1..8. */
+  seeds?: string;
 }
 
 export const mutants: readonly Mutant[] = [
@@ -93,6 +97,7 @@ export const mutants: readonly Mutant[] = [
     // With either of the two, records of an earlier use are told apart; both are there, so both are broken.
     breaks: 'each use of a journal file has a salt of its own, and sequences never come again',
     isUniform: true,
+    seeds: '5..12',
     changes: [
       { file: 'storage/journal.js', from: 'this.#options.random.fill(this.#salt);', to: '' },
       {
@@ -151,8 +156,8 @@ export const mutants: readonly Mutant[] = [
     changes: [
       {
         file: 'storage/partition-log.js',
-        from: 'await this.#keepProducers(endOffset); await this.sync();',
-        to: 'await this.#keepProducers(endOffset);',
+        from: 'this.#isFolderInPiece = true; await this.#syncSegments();',
+        to: 'this.#isFolderInPiece = true;',
       },
     ],
   },
@@ -186,7 +191,7 @@ export async function tryMutant(mutant: Mutant, parent: string): Promise<Verdict
   const folder = join(parent, mutant.name);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  for (const part of ['protocol', 'storage', 'test/sim', 'test/support']) {
+  for (const part of ['protocol', 'storage', 'broker', 'test/sim', 'test/support']) {
     cpSync(join(output, part), join(folder, part), { recursive: true });
   }
   for (const change of mutant.changes) apply(folder, change);
@@ -197,26 +202,28 @@ export async function tryMutant(mutant: Mutant, parent: string): Promise<Verdict
   return { name: mutant.name, isCaught: code === 1, text, seconds };
 }
 
-function apply(folder: string, { file, from, to }: Change): void {
-  const path = join(folder, file);
-  const code = readFileSync(path, 'utf8');
+function apply(folder: string, change: Change): void {
+  const path = join(folder, change.file);
+  writeFileSync(path, changed(readFileSync(path, 'utf8'), change));
+}
+
+/** @throws if the code is not, or not only once, what the change expects */
+function changed(code: string, { file, from, to }: Change): string {
   const words = from.split(/\s+/).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
   const parts = code.split(new RegExp(words.join('\\s*')));
   if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} times, expected once: ${from}`);
-  writeFileSync(path, parts.join(to));
+  return parts.join(to);
 }
 
-function explore(folder: string, { isUniform }: Mutant): Promise<{ code: number; text: string }> {
-  const script = join(folder, 'test/sim/log-main.js');
-  const args = [
-    '--seeds',
-    '1..8',
-    '--synced',
-    '--stride',
-    '3',
-    '--no-faults',
-    ...(isUniform === true ? ['--uniform'] : []),
-  ];
+/** Whether the code still has what the mutant breaks; throws if not. */
+export function checkFits({ changes }: Mutant): void {
+  for (const change of changes) changed(readFileSync(join(output, change.file), 'utf8'), change);
+}
+
+function explore(folder: string, { isBroker, isUniform, seeds }: Mutant): Promise<{ code: number; text: string }> {
+  const script = join(folder, `test/sim/${isBroker === true ? 'main' : 'log-main'}.js`);
+  const ofLog = ['--synced', '--stride', '3', '--no-faults', ...(isUniform === true ? ['--uniform'] : [])];
+  const args = isBroker === true ? ['--seeds', seeds ?? '1..60'] : ['--seeds', seeds ?? '1..8', ...ofLog];
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [script, ...args], {
       cwd: dirname(folder),
@@ -238,5 +245,5 @@ function explore(folder: string, { isUniform }: Mutant): Promise<{ code: number;
 /** The line that says what was found. */
 function lastLine(text: string): string {
   const lines = text.split('\n').filter((line) => line !== '');
-  return lines.find((line) => line.includes('Error')) ?? lines.at(-1) ?? '';
+  return lines.find((line) => /^(FAILED )?\w*Error\b/.test(line)) ?? lines.at(-1) ?? '';
 }
