@@ -268,14 +268,15 @@ class PartitionRecovery {
     if (this.#folder === undefined || this.#isFenced) return;
     const { disk } = this.#options;
     const present = new Set(await disk.list(this.#path));
-    if (present.size === 0 && !(this.#state?.segments.some(({ writtenBytes }) => writtenBytes > 0) ?? false)) {
-      // With `log.flush: written` a power cut may take the folder and leave what names it. It held nothing.
-      this.#folder = undefined;
-      return;
-    }
     const later = this.#baseOfStart(present);
     if (later >= 0) this.#segments.push(this.#newSegment(later));
     else this.#addKnown(present);
+    if (present.size === 0 && !this.#isFenced) {
+      // With `log.flush: written` a power cut may take the folder and leave what names it. It held nothing above the start.
+      this.#segments.length = 0;
+      this.#folder = undefined;
+      return;
+    }
     for (const segment of this.#segments.slice(0, -1)) segment.isSealed = true;
     if (this.#isFenced || this.#segments.length === 0) return;
     await this.#walk(present);
