@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -22,14 +23,30 @@ func named(name string) string { return name + "-" + run }
 
 func main() {
 	bootstrap := os.Args[1]
-	scenarios := append(append(franz, saramas...), segments...)
-	for _, one := range scenarios {
-		if err := guarded(one, bootstrap); err != nil {
-			text, _ := json.Marshal(err.Error())
-			fmt.Printf("failed %s %s\n", one.name, text)
-		} else {
-			fmt.Printf("ok %s\n", one.name)
+	if len(os.Args) > 2 && os.Args[2] == "carry-on" {
+		// Side by side: all of them meet every kill.
+		var all sync.WaitGroup
+		for _, one := range carriers {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				report(scenario{one.name, one.run}, bootstrap)
+			}()
 		}
+		all.Wait()
+		return
+	}
+	for _, one := range append(append(franz, saramas...), segments...) {
+		report(one, bootstrap)
+	}
+}
+
+func report(one scenario, bootstrap string) {
+	if err := guarded(one, bootstrap); err != nil {
+		text, _ := json.Marshal(err.Error())
+		fmt.Printf("failed %s %s\n", one.name, text)
+	} else {
+		fmt.Printf("ok %s\n", one.name)
 	}
 }
 

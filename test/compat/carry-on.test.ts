@@ -1,0 +1,95 @@
+/** The broker is killed with -9 under running clients, and started again: they carry on by themselves and miss nothing. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import test from 'ava';
+import { BrokerProcess } from './broker-process.ts';
+import { buildGoClients, hasGoClients } from './go-clients.ts';
+import { findToolJars, JavaTools } from './java-tools.ts';
+import { isFull, sayMissing } from './target.ts';
+
+const jars = findToolJars();
+const hasGo = hasGoClients();
+const KILLS = isFull ? 8 : 2;
+let folder: string;
+let broker: BrokerProcess;
+
+test.beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'millrace-carry-'));
+  broker = new BrokerProcess(join(folder, 'data'), { 'group.min.session.timeout.ms': 1000 });
+  await broker.start();
+});
+test.afterEach.always(async () => {
+  await broker?.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+if (hasGo) {
+  const names = ['franz-go-carries-on', 'sarama-carries-on', 'kafka-go-carries-on'];
+  test.serial('franz-go, sarama and kafka-go carry on', async (t) => {
+    const results = new Map<string, string>();
+    const progress = new Map(names.map((name) => [name, 0]));
+    let kills = 0;
+    let killing: Promise<void> | undefined;
+    const child: ChildProcess = spawn(buildGoClients(folder), [broker.bootstrap, 'carry-on'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    t.teardown(() => child.kill('SIGKILL'));
+    if (!child.stdout) throw new Error('the program has no standard output');
+    for await (const line of createInterface(child.stdout)) {
+      const [kind, name, text = ''] = line.split(/ (.*?)(?: |$)(.*)/);
+      if (kind === 'ok' || kind === 'failed') results.set(name, `${kind}${text}`);
+      if (kind !== 'progress') continue;
+      progress.set(name, Number(text));
+      // The next kill comes when all of them have read on since the last.
+      if (killing || kills >= KILLS || Math.min(...progress.values()) < (kills + 1) * 100) continue;
+      kills++;
+      killing = broker.restart('SIGKILL').finally(() => {
+        killing = undefined;
+      });
+    }
+    await killing;
+    t.is(kills, KILLS);
+    t.deepEqual(
+      names.map((name) => results.get(name)),
+      names.map(() => 'ok'),
+    );
+  });
+} else {
+  sayMissing('Go with the modules of the clients');
+}
+
+if (jars) {
+  test.serial("Kafka's own consumer and producer carry on", async (t) => {
+    const tools = new JavaTools(jars);
+    t.teardown(async () => tools.close());
+    const args = (words: string): string[] => ['--bootstrap-server', broker.bootstrap, ...words.split(' ')];
+    const perf = '--topic carried --num-records 5000 --record-size 100 --throughput 500 --reporting-interval 200';
+    const consumer = await tools.start(
+      'VerifiableConsumer',
+      args('--topic carried --group-id carried --reset-policy earliest --session-timeout 6000'),
+    );
+    await consumer.prints(/startup_complete/);
+    const producer = await tools.start('ProducerPerformance', args(perf));
+    const count = (out: string): number =>
+      [...out.matchAll(/"records_consumed","count":(\d+)/g)].reduce((sum, match) => sum + Number(match[1]), 0);
+    for (let kill = 0; kill < KILLS; kill++) {
+      const before = (await producer.prints(/records sent/)).length;
+      await producer.prints(new RegExp(`^[^]{${before + 100},}`));
+      const read = (await consumer.prints(/records_consumed/)).length;
+      await broker.restart('SIGKILL');
+      await consumer.prints(new RegExp(`^[^]{${read}}[^]*"records_consumed"`));
+    }
+    t.regex((await producer.result).out, /^5000 records sent, .*99.9th\.$/m);
+    // Read twice is allowed: what a killed broker had acknowledged and the consumer not yet committed.
+    await consumer.prints(/"offset":5000\}\],"success":true/);
+    const { out } = await consumer.stop();
+    t.true(count(out) >= 5000);
+  });
+} else {
+  sayMissing("the folder of Kafka's tools, or Java,");
+}
+
+if (!hasGo && !jars) test('no client is installed here', (t) => t.pass());
