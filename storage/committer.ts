@@ -4,7 +4,8 @@
  *
  * Two ways, chosen when the group starts: its parts go into one journal record, but a partition with much in it writes
  * and syncs its segment itself, at the same time ("direct"). With `log.flush: written` everything goes direct and nothing
- * is synced, except atomic commits, which need the record, and groups of very many partitions. The group ends when all of that has ended.
+ * is synced, except atomic commits, which need the record, and groups of very many partitions. The group ends when all of
+ * that has ended.
  *
  * Always true: one group is in flight, groups end in order; a partition's bytes of one group go one way, so nothing
  * overtakes; a partition with a part of an atomic commit never goes direct.

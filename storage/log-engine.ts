@@ -488,6 +488,7 @@ export class LogEngine implements LogContext {
     // The producer state that was captured becomes valid with what is under way; a journal that waits for this
     // checkpoint cannot bring that, and the older state stays.
     await this.#durableOrStarved(this.committer.newestPosition);
+    this.#whenStarved = [];
     const waiting = dirty.values();
     const lane = async (): Promise<void> => {
       for (const log of waiting) {

@@ -717,12 +717,13 @@ export class PartitionLog implements Member, WriteTarget {
       this.#context.markDirty(this);
       const { writer, clock } = this.#context;
       const delayMs = this.config.fileDeleteDelayMs;
-      const leaving = segment.retire().finally(() => this.#leaving.delete(leaving));
+      const leaving = writer.removal(() => segment.retire()).finally(() => this.#leaving.delete(leaving));
       this.#leaving.add(leaving);
       writer.background(async () => {
         await leaving;
-        if (delayMs === 0) await segment.removeRetired();
-        else clock.after(delayMs, () => writer.background(() => segment.removeRetired()));
+        const remove = (): Promise<void> => writer.removal(() => segment.removeRetired());
+        if (delayMs === 0) await remove();
+        else clock.after(delayMs, () => writer.background(remove));
       });
     }
   }
@@ -795,14 +796,19 @@ export class PartitionLog implements Member, WriteTarget {
     }
     await this.#makingFolder;
     const { dataDir, clock, writer } = this.#context;
-    for (const segment of this.#segments) await segment.close();
-    if (this.#folder === undefined) return;
+    const folder = this.#folder;
+    if (folder === undefined) return;
     // What has left the log may still be sealed or renamed in the folder that goes.
     await Promise.all(this.#leaving);
-    const retired = await dataDir.retire(this.#folder);
+    let retired = '';
+    await writer.removal(async () => {
+      for (const segment of this.#segments) await segment.close();
+      retired = await dataDir.retire(folder);
+    });
+    const remove = (): Promise<void> => writer.removal(() => dataDir.remove(retired));
     const delayMs = this.config.fileDeleteDelayMs;
-    if (delayMs === 0) await dataDir.remove(retired);
-    else clock.after(delayMs, () => writer.background(() => dataDir.remove(retired)));
+    if (delayMs === 0) await remove();
+    else clock.after(delayMs, () => writer.background(remove));
   }
 
   // --- checkpoint ---

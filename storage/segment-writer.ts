@@ -15,6 +15,7 @@ export interface WriteTarget {
   writeBehind(): Promise<void>;
   /** Clock time (monotonic ms) at which it is due; of this writer. */
   lingerUntilMs: number;
+  /** It waits for its turn, or is written. */
   isQueued: boolean;
   /** What it had when it was queued. */
   queuedBytes: number;
@@ -36,6 +37,8 @@ export interface SegmentWriterOptions {
 }
 
 const WRITES_MAX = 4;
+/** Removals under way at a time: thousands may be wanted at once, and what somebody waits for must not queue behind them. */
+const REMOVALS_MAX = 2;
 
 export class SegmentWriter {
   readonly #options: SegmentWriterOptions;
@@ -48,6 +51,8 @@ export class SegmentWriter {
   #unwrittenBytes = 0;
   #isStopped = false;
   #tasks = 0;
+  #removals = 0;
+  readonly #removalsWaiting: (() => void)[] = [];
   #whenIdle: (() => void)[] = [];
   writeCount = 0;
   /** Bytes brought to segments since the start, directly or behind the journal. */
@@ -116,6 +121,22 @@ export class SegmentWriter {
     }, this.#options.onFatal);
   }
 
+  /** Runs a task that removes files when its turn has come. */
+  async removal(task: () => Promise<void>): Promise<void> {
+    while (this.#removals >= REMOVALS_MAX) {
+      await new Promise<void>((resolve) => {
+        this.#removalsWaiting.push(resolve);
+      });
+    }
+    this.#removals++;
+    try {
+      await task();
+    } finally {
+      this.#removals--;
+      this.#removalsWaiting.shift()?.();
+    }
+  }
+
   /** Resolves when no background task is under way. */
   async idle(): Promise<void> {
     if (this.#tasks === 0) return;
@@ -160,12 +181,12 @@ export class SegmentWriter {
       if (!this.#options.mayOpen()) return;
       const target = this.#queue.shift();
       if (target === undefined) return;
-      target.isQueued = false;
       this.#queuedBytes -= target.queuedBytes;
       this.#writes++;
       this.writeCount++;
       target.writeBehind().then(() => {
         this.#writes--;
+        target.isQueued = false;
         // What became durable meanwhile waits for its turn again.
         this.durable(target);
         this.#next();
