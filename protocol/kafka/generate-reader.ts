@@ -22,16 +22,25 @@ export function readFunction(message: Message, structure: Structure): string {
   const isMessage = structure === message;
   const lines: string[] = [];
   for (const field of structure.fields) {
-    if (TAKEN.has(field.name) && field.name !== 'value') throw new Error(`field name ${field.name} is taken`);
-    if (field.tag === null) lines.push(...readField(field, scope));
+    if (field.tag === null) lines.push(...readField({ ...field, name: localName(field) }, scope));
+    else if (localName(field) !== field.name) throw new Error(`field name ${field.name} is taken`);
     else lines.push(`let ${field.name}: ${typeOf(field, 'read')} = ${defaultOf(field)};`);
   }
-  lines.push(...readTags(structure, scope), `return { ${structure.fields.map(({ name }) => name).join(', ')} };`);
+  const parts = structure.fields.map((field) => {
+    const local = localName(field);
+    return local === field.name ? local : `${field.name}: ${local}`;
+  });
+  lines.push(...readTags(structure, scope), `return { ${parts.join(', ')} };`);
   const body = indent(lines);
   const check = isMessage ? versionCheck(message, 'unreadableVersion') : '';
   const parameters = `reader: Reader, ${/\bversion\b/.test(check + body) || flexibleLocal(scope, body) !== '' ? '' : '_'}version: number`;
   const start = `${isMessage ? 'export ' : ''}function read${structure.name}(${parameters}): ${structure.name} {\n`;
   return `${start}${check}${flexibleLocal(scope, body)}${body}}\n`;
+}
+
+/** The variable a field is read into: its own name, unless the function uses that for something else. */
+function localName({ name }: Field): string {
+  return TAKEN.has(name) && name !== 'value' ? `${name}Field` : name;
 }
 
 function readField(field: Field, scope: Scope): string[] {
@@ -92,12 +101,16 @@ function readTags(structure: Structure, scope: Scope): string[] {
     const where = condition(field.versions, flexibleScope(scope));
     const test = `${index === 0 ? '' : 'else '}if (tag === ${field.tag}${where === '' ? '' : ` && ${where}`})`;
     const inside: Scope = { ...scope, versions: field.versions };
+    if (field.structure !== null && !field.isArray && field.nullable !== null) {
+      return [`${test} ${field.name} = reader.uvarint() === 0 ? null : ${readElement(field, inside)};`];
+    }
     if (!field.isArray) return [`${test} ${field.name} = ${readScalar(field, inside)};`];
-    if (field.nullable !== null) throw new Error(`${field.name}: nullable tagged arrays are not generated`);
+    const isNullable = field.nullable !== null;
     return [
       `${test} {`,
-      `  ${field.name} = [];`,
-      `  for (let left = readLength(reader, true); left > 0; left--) ${field.name}.push(${readElement(field, inside)});`,
+      `  let left = read${isNullable ? 'Nullable' : ''}Length(reader, true);`,
+      `  ${field.name} = ${isNullable ? 'left < 0 ? null : ' : ''}[];`,
+      `  for (; left > 0; left--) ${field.name}${isNullable ? '?' : ''}.push(${readElement(field, inside)});`,
       '}',
     ];
   });

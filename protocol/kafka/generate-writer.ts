@@ -103,7 +103,10 @@ export function differs(field: Field): string {
     const test = `${read}.length !== 0`;
     return `${read} !== undefined && ${field.nullable === null ? test : `(${read} === null || ${test})`}`;
   }
-  if (field.structure !== null) return `${read} !== undefined && !isDefault${field.structure.name}(${read})`;
+  if (field.structure !== null) {
+    const test = `!isDefault${field.structure.name}(${read})`;
+    return `${read} !== undefined && ${field.nullable === null ? test : `(${read} === null || ${test})`}`;
+  }
   return `${read} !== undefined && ${read} !== ${otherwise}`;
 }
 
@@ -139,7 +142,11 @@ function writeTagged(field: Field, scope: Scope): string[] {
   const inside: Scope = { ...scope, versions: flexibleScope(scope) };
   let code: string[];
   if (field.isArray) code = writeArray(field, 'body', field.name, inside);
-  else if (field.structure !== null) code = [`write${field.structure.name}(body, ${field.name}, version);`];
-  else code = [writeScalar({ ...field, nullable: null }, 'body', field.name, inside)];
+  else if (field.structure !== null) {
+    const write = `write${field.structure.name}(body, ${field.name}, version);`;
+    // Whether there is one: here a varint, elsewhere an int8 of 1 or -1.
+    const isThere = `body.uvarint(${field.name} === null ? 0 : 1);`;
+    code = field.nullable === null ? [write] : [isThere, `if (${field.name} !== null) ${write}`];
+  } else code = [writeScalar({ ...field, nullable: null }, 'body', field.name, inside)];
   return ['const body = tagWriter();', ...code, `writeTag(writer, ${field.tag}, body);`];
 }

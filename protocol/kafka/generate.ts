@@ -122,7 +122,8 @@ function generateMessage(message: Message): string[] {
   for (const structure of structures) {
     for (const { structure: inner, isArray } of structure.fields) {
       if (inner === null || isArray) continue;
-      if (structure.fields.some((field) => field.structure === inner && defaultOf(field) !== 'null')) {
+      const isUsed = parts.some((part) => part.includes(`efault${inner.name}(`));
+      if (isUsed && structure.fields.some((field) => field.structure === inner && defaultOf(field) !== 'null')) {
         parts.push(defaultFunctions(inner));
       }
     }

@@ -1757,13 +1757,15 @@ export function readApiVersionsResponse(reader: Reader, version: number): ApiVer
       const size = reader.uvarint();
       const end = reader.offset + size;
       if (tag === 0) {
+        let left = readLength(reader, true);
         supportedFeatures = [];
-        for (let left = readLength(reader, true); left > 0; left--) supportedFeatures.push(readApiVersionsResponseSupportedFeature(reader, version));
+        for (; left > 0; left--) supportedFeatures.push(readApiVersionsResponseSupportedFeature(reader, version));
       }
       else if (tag === 1) finalizedFeaturesEpoch = reader.int64();
       else if (tag === 2) {
+        let left = readLength(reader, true);
         finalizedFeatures = [];
-        for (let left = readLength(reader, true); left > 0; left--) finalizedFeatures.push(readApiVersionsResponseFinalizedFeature(reader, version));
+        for (; left > 0; left--) finalizedFeatures.push(readApiVersionsResponseFinalizedFeature(reader, version));
       }
       else if (tag === 3) zkMigrationReady = reader.bool();
       else reader.skip(size);
@@ -2536,8 +2538,9 @@ export function readProduceResponse(reader: Reader, version: number): ProduceRes
       const size = reader.uvarint();
       const end = reader.offset + size;
       if (tag === 0 && version >= 10) {
+        let left = readLength(reader, true);
         nodeEndpoints = [];
-        for (let left = readLength(reader, true); left > 0; left--) nodeEndpoints.push(readProduceResponseNodeEndpoint(reader, version));
+        for (; left > 0; left--) nodeEndpoints.push(readProduceResponseNodeEndpoint(reader, version));
       }
       else reader.skip(size);
       endTag(reader, end);
@@ -3175,8 +3178,9 @@ export function readFetchResponse(reader: Reader, version: number): FetchRespons
       const size = reader.uvarint();
       const end = reader.offset + size;
       if (tag === 0 && version >= 16) {
+        let left = readLength(reader, true);
         nodeEndpoints = [];
-        for (let left = readLength(reader, true); left > 0; left--) nodeEndpoints.push(readFetchResponseNodeEndpoint(reader, version));
+        for (; left > 0; left--) nodeEndpoints.push(readFetchResponseNodeEndpoint(reader, version));
       }
       else reader.skip(size);
       endTag(reader, end);
@@ -5554,6 +5558,469 @@ function writeDeleteGroupsResponseResult(writer: Writer, value: DeleteGroupsResp
   if (flexible) writer.uvarint(0);
 }
 
+export interface ConsumerGroupHeartbeatRequest {
+  groupId: string;
+  memberId: string;
+  memberEpoch: number;
+  instanceId: string | null;
+  rackId: string | null;
+  rebalanceTimeoutMs: number;
+  subscribedTopicNames: string[] | null;
+  subscribedTopicRegex: string | null; // 1
+  serverAssignor: string | null;
+  topicPartitions: ConsumerGroupHeartbeatRequestTopicPartitions[] | null;
+}
+
+export interface ConsumerGroupHeartbeatRequestInit {
+  readonly groupId: string;
+  readonly memberId: string;
+  readonly memberEpoch: number;
+  readonly instanceId?: string | null | undefined;
+  readonly rackId?: string | null | undefined;
+  readonly rebalanceTimeoutMs?: number | undefined;
+  readonly subscribedTopicNames?: readonly string[] | null | undefined;
+  readonly subscribedTopicRegex?: string | null | undefined;
+  readonly serverAssignor?: string | null | undefined;
+  readonly topicPartitions?: readonly ConsumerGroupHeartbeatRequestTopicPartitionsInit[] | null | undefined;
+}
+
+export interface ConsumerGroupHeartbeatRequestTopicPartitions {
+  topicId: string;
+  partitions: number[];
+}
+
+export interface ConsumerGroupHeartbeatRequestTopicPartitionsInit {
+  readonly topicId: string;
+  readonly partitions: readonly number[];
+}
+
+export function readConsumerGroupHeartbeatRequest(reader: Reader, version: number): ConsumerGroupHeartbeatRequest {
+  if (!(version >= 0 && version <= 1)) throw unreadableVersion('ConsumerGroupHeartbeatRequest', version);
+  const groupId = reader.compactString();
+  const memberId = reader.compactString();
+  const memberEpoch = reader.int32();
+  const instanceId = reader.compactNullableString();
+  const rackId = reader.compactNullableString();
+  const rebalanceTimeoutMs = reader.int32();
+  const subscribedTopicNamesLength = readNullableLength(reader, true);
+  const subscribedTopicNames: string[] | null = subscribedTopicNamesLength < 0 ? null : [];
+  for (let i = 0; i < subscribedTopicNamesLength; i++) subscribedTopicNames?.push(reader.compactString());
+  const subscribedTopicRegex = version === 1 ? reader.compactNullableString() : null;
+  const serverAssignor = reader.compactNullableString();
+  const topicPartitionsLength = readNullableLength(reader, true);
+  const topicPartitions: ConsumerGroupHeartbeatRequestTopicPartitions[] | null = topicPartitionsLength < 0 ? null : [];
+  for (let i = 0; i < topicPartitionsLength; i++) topicPartitions?.push(readConsumerGroupHeartbeatRequestTopicPartitions(reader, version));
+  skipTags(reader);
+  return { groupId, memberId, memberEpoch, instanceId, rackId, rebalanceTimeoutMs, subscribedTopicNames, subscribedTopicRegex, serverAssignor, topicPartitions };
+}
+
+export function writeConsumerGroupHeartbeatRequest(writer: Writer, value: ConsumerGroupHeartbeatRequestInit, version: number): void {
+  if (!(version >= 0 && version <= 1)) throw unwritableVersion('ConsumerGroupHeartbeatRequest', version);
+  writer.compactString(value.groupId);
+  writer.compactString(value.memberId);
+  writer.int32(value.memberEpoch);
+  writer.compactNullableString(value.instanceId ?? null);
+  writer.compactNullableString(value.rackId ?? null);
+  writer.int32(value.rebalanceTimeoutMs ?? -1);
+  const subscribedTopicNames = value.subscribedTopicNames ?? null;
+  writeLength(writer, subscribedTopicNames === null ? -1 : subscribedTopicNames.length, true);
+  for (const element of subscribedTopicNames ?? []) writer.compactString(element);
+  if (version === 1) writer.compactNullableString(value.subscribedTopicRegex ?? null);
+  else if (value.subscribedTopicRegex !== undefined && value.subscribedTopicRegex !== null) throw notInVersion('ConsumerGroupHeartbeatRequest.subscribedTopicRegex', version);
+  writer.compactNullableString(value.serverAssignor ?? null);
+  const topicPartitions = value.topicPartitions ?? null;
+  writeLength(writer, topicPartitions === null ? -1 : topicPartitions.length, true);
+  for (const element of topicPartitions ?? []) writeConsumerGroupHeartbeatRequestTopicPartitions(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupHeartbeatRequestTopicPartitions(reader: Reader, _version: number): ConsumerGroupHeartbeatRequestTopicPartitions {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeConsumerGroupHeartbeatRequestTopicPartitions(writer: Writer, value: ConsumerGroupHeartbeatRequestTopicPartitionsInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+export interface ConsumerGroupHeartbeatResponse {
+  throttleTimeMs: number;
+  errorCode: number;
+  errorMessage: string | null;
+  memberId: string | null;
+  memberEpoch: number;
+  heartbeatIntervalMs: number;
+  assignment: ConsumerGroupHeartbeatResponseAssignment | null;
+}
+
+export interface ConsumerGroupHeartbeatResponseInit {
+  readonly throttleTimeMs: number;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+  readonly memberId?: string | null | undefined;
+  readonly memberEpoch: number;
+  readonly heartbeatIntervalMs: number;
+  readonly assignment?: ConsumerGroupHeartbeatResponseAssignmentInit | null | undefined;
+}
+
+export interface ConsumerGroupHeartbeatResponseAssignment {
+  topicPartitions: ConsumerGroupHeartbeatResponseTopicPartitions[];
+}
+
+export interface ConsumerGroupHeartbeatResponseAssignmentInit {
+  readonly topicPartitions: readonly ConsumerGroupHeartbeatResponseTopicPartitionsInit[];
+}
+
+export interface ConsumerGroupHeartbeatResponseTopicPartitions {
+  topicId: string;
+  partitions: number[];
+}
+
+export interface ConsumerGroupHeartbeatResponseTopicPartitionsInit {
+  readonly topicId: string;
+  readonly partitions: readonly number[];
+}
+
+export function readConsumerGroupHeartbeatResponse(reader: Reader, version: number): ConsumerGroupHeartbeatResponse {
+  if (!(version >= 0 && version <= 1)) throw unreadableVersion('ConsumerGroupHeartbeatResponse', version);
+  const throttleTimeMs = reader.int32();
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  const memberId = reader.compactNullableString();
+  const memberEpoch = reader.int32();
+  const heartbeatIntervalMs = reader.int32();
+  const assignment = (reader.int8() < 0 ? null : readConsumerGroupHeartbeatResponseAssignment(reader, version));
+  skipTags(reader);
+  return { throttleTimeMs, errorCode, errorMessage, memberId, memberEpoch, heartbeatIntervalMs, assignment };
+}
+
+export function writeConsumerGroupHeartbeatResponse(writer: Writer, value: ConsumerGroupHeartbeatResponseInit, version: number): void {
+  if (!(version >= 0 && version <= 1)) throw unwritableVersion('ConsumerGroupHeartbeatResponse', version);
+  writer.int32(value.throttleTimeMs);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writer.compactNullableString(value.memberId ?? null);
+  writer.int32(value.memberEpoch);
+  writer.int32(value.heartbeatIntervalMs);
+  const assignment = value.assignment ?? null;
+  writer.int8(assignment === null ? -1 : 1);
+  if (assignment !== null) writeConsumerGroupHeartbeatResponseAssignment(writer, assignment, version);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupHeartbeatResponseAssignment(reader: Reader, version: number): ConsumerGroupHeartbeatResponseAssignment {
+  const topicPartitionsLength = readLength(reader, true);
+  const topicPartitions: ConsumerGroupHeartbeatResponseTopicPartitions[] = [];
+  for (let i = 0; i < topicPartitionsLength; i++) topicPartitions.push(readConsumerGroupHeartbeatResponseTopicPartitions(reader, version));
+  skipTags(reader);
+  return { topicPartitions };
+}
+
+function writeConsumerGroupHeartbeatResponseAssignment(writer: Writer, value: ConsumerGroupHeartbeatResponseAssignmentInit, version: number): void {
+  writeLength(writer, value.topicPartitions.length, true);
+  for (const element of value.topicPartitions) writeConsumerGroupHeartbeatResponseTopicPartitions(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupHeartbeatResponseTopicPartitions(reader: Reader, _version: number): ConsumerGroupHeartbeatResponseTopicPartitions {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeConsumerGroupHeartbeatResponseTopicPartitions(writer: Writer, value: ConsumerGroupHeartbeatResponseTopicPartitionsInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+export interface ConsumerGroupDescribeRequest {
+  groupIds: string[];
+  includeAuthorizedOperations: boolean;
+}
+
+export interface ConsumerGroupDescribeRequestInit {
+  readonly groupIds: readonly string[];
+  readonly includeAuthorizedOperations: boolean;
+}
+
+export function readConsumerGroupDescribeRequest(reader: Reader, version: number): ConsumerGroupDescribeRequest {
+  if (!(version >= 0 && version <= 1)) throw unreadableVersion('ConsumerGroupDescribeRequest', version);
+  const groupIdsLength = readLength(reader, true);
+  const groupIds: string[] = [];
+  for (let i = 0; i < groupIdsLength; i++) groupIds.push(reader.compactString());
+  const includeAuthorizedOperations = reader.bool();
+  skipTags(reader);
+  return { groupIds, includeAuthorizedOperations };
+}
+
+export function writeConsumerGroupDescribeRequest(writer: Writer, value: ConsumerGroupDescribeRequestInit, version: number): void {
+  if (!(version >= 0 && version <= 1)) throw unwritableVersion('ConsumerGroupDescribeRequest', version);
+  writeLength(writer, value.groupIds.length, true);
+  for (const element of value.groupIds) writer.compactString(element);
+  writer.bool(value.includeAuthorizedOperations);
+  writer.uvarint(0);
+}
+
+export interface ConsumerGroupDescribeResponse {
+  throttleTimeMs: number;
+  groups: ConsumerGroupDescribeResponseDescribedGroup[];
+}
+
+export interface ConsumerGroupDescribeResponseInit {
+  readonly throttleTimeMs: number;
+  readonly groups: readonly ConsumerGroupDescribeResponseDescribedGroupInit[];
+}
+
+export interface ConsumerGroupDescribeResponseDescribedGroup {
+  errorCode: number;
+  errorMessage: string | null;
+  groupId: string;
+  groupState: string;
+  groupEpoch: number;
+  assignmentEpoch: number;
+  assignorName: string;
+  members: ConsumerGroupDescribeResponseMember[];
+  authorizedOperations: number;
+}
+
+export interface ConsumerGroupDescribeResponseDescribedGroupInit {
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+  readonly groupId: string;
+  readonly groupState: string;
+  readonly groupEpoch: number;
+  readonly assignmentEpoch: number;
+  readonly assignorName: string;
+  readonly members: readonly ConsumerGroupDescribeResponseMemberInit[];
+  readonly authorizedOperations?: number | undefined;
+}
+
+export interface ConsumerGroupDescribeResponseMember {
+  memberId: string;
+  instanceId: string | null;
+  rackId: string | null;
+  memberEpoch: number;
+  clientId: string;
+  clientHost: string;
+  subscribedTopicNames: string[];
+  subscribedTopicRegex: string | null;
+  assignment: ConsumerGroupDescribeResponseAssignment;
+  targetAssignment: ConsumerGroupDescribeResponseTargetAssignment;
+  memberType: number; // 1
+}
+
+export interface ConsumerGroupDescribeResponseMemberInit {
+  readonly memberId: string;
+  readonly instanceId?: string | null | undefined;
+  readonly rackId?: string | null | undefined;
+  readonly memberEpoch: number;
+  readonly clientId: string;
+  readonly clientHost: string;
+  readonly subscribedTopicNames: readonly string[];
+  readonly subscribedTopicRegex?: string | null | undefined;
+  readonly assignment: ConsumerGroupDescribeResponseAssignmentInit;
+  readonly targetAssignment: ConsumerGroupDescribeResponseTargetAssignmentInit;
+  readonly memberType?: number | undefined;
+}
+
+export interface ConsumerGroupDescribeResponseAssignment {
+  topicPartitions: ConsumerGroupDescribeResponseTopicPartitions[];
+}
+
+export interface ConsumerGroupDescribeResponseAssignmentInit {
+  readonly topicPartitions: readonly ConsumerGroupDescribeResponseTopicPartitionsInit[];
+}
+
+export interface ConsumerGroupDescribeResponseTopicPartitions {
+  topicId: string;
+  topicName: string;
+  partitions: number[];
+}
+
+export interface ConsumerGroupDescribeResponseTopicPartitionsInit {
+  readonly topicId: string;
+  readonly topicName: string;
+  readonly partitions: readonly number[];
+}
+
+export interface ConsumerGroupDescribeResponseTargetAssignment {
+  topicPartitions: ConsumerGroupDescribeResponseTargetTopicPartitions[];
+}
+
+export interface ConsumerGroupDescribeResponseTargetAssignmentInit {
+  readonly topicPartitions: readonly ConsumerGroupDescribeResponseTargetTopicPartitionsInit[];
+}
+
+export interface ConsumerGroupDescribeResponseTargetTopicPartitions {
+  topicId: string;
+  topicName: string;
+  partitions: number[];
+}
+
+export interface ConsumerGroupDescribeResponseTargetTopicPartitionsInit {
+  readonly topicId: string;
+  readonly topicName: string;
+  readonly partitions: readonly number[];
+}
+
+export function readConsumerGroupDescribeResponse(reader: Reader, version: number): ConsumerGroupDescribeResponse {
+  if (!(version >= 0 && version <= 1)) throw unreadableVersion('ConsumerGroupDescribeResponse', version);
+  const throttleTimeMs = reader.int32();
+  const groupsLength = readLength(reader, true);
+  const groups: ConsumerGroupDescribeResponseDescribedGroup[] = [];
+  for (let i = 0; i < groupsLength; i++) groups.push(readConsumerGroupDescribeResponseDescribedGroup(reader, version));
+  skipTags(reader);
+  return { throttleTimeMs, groups };
+}
+
+export function writeConsumerGroupDescribeResponse(writer: Writer, value: ConsumerGroupDescribeResponseInit, version: number): void {
+  if (!(version >= 0 && version <= 1)) throw unwritableVersion('ConsumerGroupDescribeResponse', version);
+  writer.int32(value.throttleTimeMs);
+  writeLength(writer, value.groups.length, true);
+  for (const element of value.groups) writeConsumerGroupDescribeResponseDescribedGroup(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupDescribeResponseDescribedGroup(reader: Reader, version: number): ConsumerGroupDescribeResponseDescribedGroup {
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  const groupId = reader.compactString();
+  const groupState = reader.compactString();
+  const groupEpoch = reader.int32();
+  const assignmentEpoch = reader.int32();
+  const assignorName = reader.compactString();
+  const membersLength = readLength(reader, true);
+  const members: ConsumerGroupDescribeResponseMember[] = [];
+  for (let i = 0; i < membersLength; i++) members.push(readConsumerGroupDescribeResponseMember(reader, version));
+  const authorizedOperations = reader.int32();
+  skipTags(reader);
+  return { errorCode, errorMessage, groupId, groupState, groupEpoch, assignmentEpoch, assignorName, members, authorizedOperations };
+}
+
+function writeConsumerGroupDescribeResponseDescribedGroup(writer: Writer, value: ConsumerGroupDescribeResponseDescribedGroupInit, version: number): void {
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writer.compactString(value.groupId);
+  writer.compactString(value.groupState);
+  writer.int32(value.groupEpoch);
+  writer.int32(value.assignmentEpoch);
+  writer.compactString(value.assignorName);
+  writeLength(writer, value.members.length, true);
+  for (const element of value.members) writeConsumerGroupDescribeResponseMember(writer, element, version);
+  writer.int32(value.authorizedOperations ?? -2147483648);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupDescribeResponseMember(reader: Reader, version: number): ConsumerGroupDescribeResponseMember {
+  const memberId = reader.compactString();
+  const instanceId = reader.compactNullableString();
+  const rackId = reader.compactNullableString();
+  const memberEpoch = reader.int32();
+  const clientId = reader.compactString();
+  const clientHost = reader.compactString();
+  const subscribedTopicNamesLength = readLength(reader, true);
+  const subscribedTopicNames: string[] = [];
+  for (let i = 0; i < subscribedTopicNamesLength; i++) subscribedTopicNames.push(reader.compactString());
+  const subscribedTopicRegex = reader.compactNullableString();
+  const assignment = readConsumerGroupDescribeResponseAssignment(reader, version);
+  const targetAssignment = readConsumerGroupDescribeResponseTargetAssignment(reader, version);
+  const memberType = version === 1 ? reader.int8() : -1;
+  skipTags(reader);
+  return { memberId, instanceId, rackId, memberEpoch, clientId, clientHost, subscribedTopicNames, subscribedTopicRegex, assignment, targetAssignment, memberType };
+}
+
+function writeConsumerGroupDescribeResponseMember(writer: Writer, value: ConsumerGroupDescribeResponseMemberInit, version: number): void {
+  writer.compactString(value.memberId);
+  writer.compactNullableString(value.instanceId ?? null);
+  writer.compactNullableString(value.rackId ?? null);
+  writer.int32(value.memberEpoch);
+  writer.compactString(value.clientId);
+  writer.compactString(value.clientHost);
+  writeLength(writer, value.subscribedTopicNames.length, true);
+  for (const element of value.subscribedTopicNames) writer.compactString(element);
+  writer.compactNullableString(value.subscribedTopicRegex ?? null);
+  writeConsumerGroupDescribeResponseAssignment(writer, value.assignment, version);
+  writeConsumerGroupDescribeResponseTargetAssignment(writer, value.targetAssignment, version);
+  if (version === 1) writer.int8(value.memberType ?? -1);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupDescribeResponseAssignment(reader: Reader, version: number): ConsumerGroupDescribeResponseAssignment {
+  const topicPartitionsLength = readLength(reader, true);
+  const topicPartitions: ConsumerGroupDescribeResponseTopicPartitions[] = [];
+  for (let i = 0; i < topicPartitionsLength; i++) topicPartitions.push(readConsumerGroupDescribeResponseTopicPartitions(reader, version));
+  skipTags(reader);
+  return { topicPartitions };
+}
+
+function writeConsumerGroupDescribeResponseAssignment(writer: Writer, value: ConsumerGroupDescribeResponseAssignmentInit, version: number): void {
+  writeLength(writer, value.topicPartitions.length, true);
+  for (const element of value.topicPartitions) writeConsumerGroupDescribeResponseTopicPartitions(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupDescribeResponseTopicPartitions(reader: Reader, _version: number): ConsumerGroupDescribeResponseTopicPartitions {
+  const topicId = reader.uuid();
+  const topicName = reader.compactString();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, topicName, partitions };
+}
+
+function writeConsumerGroupDescribeResponseTopicPartitions(writer: Writer, value: ConsumerGroupDescribeResponseTopicPartitionsInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writer.compactString(value.topicName);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupDescribeResponseTargetAssignment(reader: Reader, version: number): ConsumerGroupDescribeResponseTargetAssignment {
+  const topicPartitionsLength = readLength(reader, true);
+  const topicPartitions: ConsumerGroupDescribeResponseTargetTopicPartitions[] = [];
+  for (let i = 0; i < topicPartitionsLength; i++) topicPartitions.push(readConsumerGroupDescribeResponseTargetTopicPartitions(reader, version));
+  skipTags(reader);
+  return { topicPartitions };
+}
+
+function writeConsumerGroupDescribeResponseTargetAssignment(writer: Writer, value: ConsumerGroupDescribeResponseTargetAssignmentInit, version: number): void {
+  writeLength(writer, value.topicPartitions.length, true);
+  for (const element of value.topicPartitions) writeConsumerGroupDescribeResponseTargetTopicPartitions(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupDescribeResponseTargetTopicPartitions(reader: Reader, _version: number): ConsumerGroupDescribeResponseTargetTopicPartitions {
+  const topicId = reader.uuid();
+  const topicName = reader.compactString();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, topicName, partitions };
+}
+
+function writeConsumerGroupDescribeResponseTargetTopicPartitions(writer: Writer, value: ConsumerGroupDescribeResponseTargetTopicPartitionsInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writer.compactString(value.topicName);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
 export interface ConsumerProtocolSubscription {
   topics: string[];
   userData: Buffer | null;
@@ -5925,4 +6392,558 @@ export function writeLegacyOffsetCommitValue(writer: Writer, value: LegacyOffset
   writer.int64(value.offset);
   writer.string(value.metadata);
   writer.int64(value.commitTimestamp);
+}
+
+export interface ConsumerGroupMetadataKey {
+  groupId: string;
+}
+
+export interface ConsumerGroupMetadataKeyInit {
+  readonly groupId: string;
+}
+
+export function readConsumerGroupMetadataKey(reader: Reader, version: number): ConsumerGroupMetadataKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupMetadataKey', version);
+  const groupId = reader.string();
+  return { groupId };
+}
+
+export function writeConsumerGroupMetadataKey(writer: Writer, value: ConsumerGroupMetadataKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupMetadataKey', version);
+  writer.string(value.groupId);
+}
+
+export interface ConsumerGroupMetadataValue {
+  epoch: number;
+  metadataHash: number;
+}
+
+export interface ConsumerGroupMetadataValueInit {
+  readonly epoch: number;
+  readonly metadataHash?: number | undefined;
+}
+
+export function readConsumerGroupMetadataValue(reader: Reader, version: number): ConsumerGroupMetadataValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupMetadataValue', version);
+  const epoch = reader.int32();
+  let metadataHash: number = 0;
+  for (let tagsLeft = reader.uvarint(); tagsLeft > 0; tagsLeft--) {
+    const tag = reader.uvarint();
+    const size = reader.uvarint();
+    const end = reader.offset + size;
+    if (tag === 0) metadataHash = reader.int64();
+    else reader.skip(size);
+    endTag(reader, end);
+  }
+  return { epoch, metadataHash };
+}
+
+export function writeConsumerGroupMetadataValue(writer: Writer, value: ConsumerGroupMetadataValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupMetadataValue', version);
+  writer.int32(value.epoch);
+  const metadataHash = value.metadataHash;
+  const hasMetadataHash = metadataHash !== undefined && metadataHash !== 0;
+  writer.uvarint(Number(hasMetadataHash));
+  if (hasMetadataHash) {
+    writer.uvarint(0);
+    writer.uvarint(8);
+    writer.int64(metadataHash);
+  }
+}
+
+export interface ConsumerGroupMemberMetadataKey {
+  groupId: string;
+  memberId: string;
+}
+
+export interface ConsumerGroupMemberMetadataKeyInit {
+  readonly groupId: string;
+  readonly memberId: string;
+}
+
+export function readConsumerGroupMemberMetadataKey(reader: Reader, version: number): ConsumerGroupMemberMetadataKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupMemberMetadataKey', version);
+  const groupId = reader.string();
+  const memberId = reader.string();
+  return { groupId, memberId };
+}
+
+export function writeConsumerGroupMemberMetadataKey(writer: Writer, value: ConsumerGroupMemberMetadataKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupMemberMetadataKey', version);
+  writer.string(value.groupId);
+  writer.string(value.memberId);
+}
+
+export interface ConsumerGroupMemberMetadataValue {
+  instanceId: string | null;
+  rackId: string | null;
+  clientId: string;
+  clientHost: string;
+  subscribedTopicNames: string[];
+  subscribedTopicRegex: string | null;
+  rebalanceTimeoutMs: number;
+  serverAssignor: string | null;
+  classicMemberMetadata: ConsumerGroupMemberMetadataValueClassicMemberMetadata | null;
+}
+
+export interface ConsumerGroupMemberMetadataValueInit {
+  readonly instanceId: string | null;
+  readonly rackId: string | null;
+  readonly clientId: string;
+  readonly clientHost: string;
+  readonly subscribedTopicNames: readonly string[];
+  readonly subscribedTopicRegex: string | null;
+  readonly rebalanceTimeoutMs?: number | undefined;
+  readonly serverAssignor: string | null;
+  readonly classicMemberMetadata?: ConsumerGroupMemberMetadataValueClassicMemberMetadataInit | null | undefined;
+}
+
+export interface ConsumerGroupMemberMetadataValueClassicMemberMetadata {
+  sessionTimeoutMs: number;
+  supportedProtocols: ConsumerGroupMemberMetadataValueClassicProtocol[];
+}
+
+export interface ConsumerGroupMemberMetadataValueClassicMemberMetadataInit {
+  readonly sessionTimeoutMs: number;
+  readonly supportedProtocols: readonly ConsumerGroupMemberMetadataValueClassicProtocolInit[];
+}
+
+export interface ConsumerGroupMemberMetadataValueClassicProtocol {
+  name: string;
+  metadata: Buffer;
+}
+
+export interface ConsumerGroupMemberMetadataValueClassicProtocolInit {
+  readonly name: string;
+  readonly metadata: Uint8Array;
+}
+
+export function readConsumerGroupMemberMetadataValue(reader: Reader, version: number): ConsumerGroupMemberMetadataValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupMemberMetadataValue', version);
+  const instanceId = reader.compactNullableString();
+  const rackId = reader.compactNullableString();
+  const clientId = reader.compactString();
+  const clientHost = reader.compactString();
+  const subscribedTopicNamesLength = readLength(reader, true);
+  const subscribedTopicNames: string[] = [];
+  for (let i = 0; i < subscribedTopicNamesLength; i++) subscribedTopicNames.push(reader.compactString());
+  const subscribedTopicRegex = reader.compactNullableString();
+  const rebalanceTimeoutMs = reader.int32();
+  const serverAssignor = reader.compactNullableString();
+  let classicMemberMetadata: ConsumerGroupMemberMetadataValueClassicMemberMetadata | null = defaultConsumerGroupMemberMetadataValueClassicMemberMetadata();
+  for (let tagsLeft = reader.uvarint(); tagsLeft > 0; tagsLeft--) {
+    const tag = reader.uvarint();
+    const size = reader.uvarint();
+    const end = reader.offset + size;
+    if (tag === 0) classicMemberMetadata = reader.uvarint() === 0 ? null : readConsumerGroupMemberMetadataValueClassicMemberMetadata(reader, version);
+    else reader.skip(size);
+    endTag(reader, end);
+  }
+  return { instanceId, rackId, clientId, clientHost, subscribedTopicNames, subscribedTopicRegex, rebalanceTimeoutMs, serverAssignor, classicMemberMetadata };
+}
+
+export function writeConsumerGroupMemberMetadataValue(writer: Writer, value: ConsumerGroupMemberMetadataValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupMemberMetadataValue', version);
+  writer.compactNullableString(value.instanceId);
+  writer.compactNullableString(value.rackId);
+  writer.compactString(value.clientId);
+  writer.compactString(value.clientHost);
+  writeLength(writer, value.subscribedTopicNames.length, true);
+  for (const element of value.subscribedTopicNames) writer.compactString(element);
+  writer.compactNullableString(value.subscribedTopicRegex);
+  writer.int32(value.rebalanceTimeoutMs ?? -1);
+  writer.compactNullableString(value.serverAssignor);
+  const classicMemberMetadata = value.classicMemberMetadata;
+  const hasClassicMemberMetadata = classicMemberMetadata !== undefined && (classicMemberMetadata === null || !isDefaultConsumerGroupMemberMetadataValueClassicMemberMetadata(classicMemberMetadata));
+  writer.uvarint(Number(hasClassicMemberMetadata));
+  if (hasClassicMemberMetadata) {
+    const body = tagWriter();
+    body.uvarint(classicMemberMetadata === null ? 0 : 1);
+    if (classicMemberMetadata !== null) writeConsumerGroupMemberMetadataValueClassicMemberMetadata(body, classicMemberMetadata, version);
+    writeTag(writer, 0, body);
+  }
+}
+
+function readConsumerGroupMemberMetadataValueClassicMemberMetadata(reader: Reader, version: number): ConsumerGroupMemberMetadataValueClassicMemberMetadata {
+  const sessionTimeoutMs = reader.int32();
+  const supportedProtocolsLength = readLength(reader, true);
+  const supportedProtocols: ConsumerGroupMemberMetadataValueClassicProtocol[] = [];
+  for (let i = 0; i < supportedProtocolsLength; i++) supportedProtocols.push(readConsumerGroupMemberMetadataValueClassicProtocol(reader, version));
+  skipTags(reader);
+  return { sessionTimeoutMs, supportedProtocols };
+}
+
+function writeConsumerGroupMemberMetadataValueClassicMemberMetadata(writer: Writer, value: ConsumerGroupMemberMetadataValueClassicMemberMetadataInit, version: number): void {
+  writer.int32(value.sessionTimeoutMs);
+  writeLength(writer, value.supportedProtocols.length, true);
+  for (const element of value.supportedProtocols) writeConsumerGroupMemberMetadataValueClassicProtocol(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupMemberMetadataValueClassicProtocol(reader: Reader, _version: number): ConsumerGroupMemberMetadataValueClassicProtocol {
+  const name = reader.compactString();
+  const metadata = reader.compactByteArray();
+  skipTags(reader);
+  return { name, metadata };
+}
+
+function writeConsumerGroupMemberMetadataValueClassicProtocol(writer: Writer, value: ConsumerGroupMemberMetadataValueClassicProtocolInit, _version: number): void {
+  writer.compactString(value.name);
+  writer.compactByteArray(value.metadata);
+  writer.uvarint(0);
+}
+
+function defaultConsumerGroupMemberMetadataValueClassicMemberMetadata(): ConsumerGroupMemberMetadataValueClassicMemberMetadata {
+  return { sessionTimeoutMs: 0, supportedProtocols: [] };
+}
+
+function isDefaultConsumerGroupMemberMetadataValueClassicMemberMetadata(value: ConsumerGroupMemberMetadataValueClassicMemberMetadataInit): boolean {
+  return !((value.sessionTimeoutMs !== undefined && value.sessionTimeoutMs !== 0) || (value.supportedProtocols !== undefined && value.supportedProtocols.length !== 0));
+}
+
+export interface ConsumerGroupTargetAssignmentMetadataKey {
+  groupId: string;
+}
+
+export interface ConsumerGroupTargetAssignmentMetadataKeyInit {
+  readonly groupId: string;
+}
+
+export function readConsumerGroupTargetAssignmentMetadataKey(reader: Reader, version: number): ConsumerGroupTargetAssignmentMetadataKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupTargetAssignmentMetadataKey', version);
+  const groupId = reader.string();
+  return { groupId };
+}
+
+export function writeConsumerGroupTargetAssignmentMetadataKey(writer: Writer, value: ConsumerGroupTargetAssignmentMetadataKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupTargetAssignmentMetadataKey', version);
+  writer.string(value.groupId);
+}
+
+export interface ConsumerGroupTargetAssignmentMetadataValue {
+  assignmentEpoch: number;
+  assignmentTimestamp: number;
+}
+
+export interface ConsumerGroupTargetAssignmentMetadataValueInit {
+  readonly assignmentEpoch: number;
+  readonly assignmentTimestamp?: number | undefined;
+}
+
+export function readConsumerGroupTargetAssignmentMetadataValue(reader: Reader, version: number): ConsumerGroupTargetAssignmentMetadataValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupTargetAssignmentMetadataValue', version);
+  const assignmentEpoch = reader.int32();
+  let assignmentTimestamp: number = 0;
+  for (let tagsLeft = reader.uvarint(); tagsLeft > 0; tagsLeft--) {
+    const tag = reader.uvarint();
+    const size = reader.uvarint();
+    const end = reader.offset + size;
+    if (tag === 0) assignmentTimestamp = reader.int64();
+    else reader.skip(size);
+    endTag(reader, end);
+  }
+  return { assignmentEpoch, assignmentTimestamp };
+}
+
+export function writeConsumerGroupTargetAssignmentMetadataValue(writer: Writer, value: ConsumerGroupTargetAssignmentMetadataValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupTargetAssignmentMetadataValue', version);
+  writer.int32(value.assignmentEpoch);
+  const assignmentTimestamp = value.assignmentTimestamp;
+  const hasAssignmentTimestamp = assignmentTimestamp !== undefined && assignmentTimestamp !== 0;
+  writer.uvarint(Number(hasAssignmentTimestamp));
+  if (hasAssignmentTimestamp) {
+    writer.uvarint(0);
+    writer.uvarint(8);
+    writer.int64(assignmentTimestamp);
+  }
+}
+
+export interface ConsumerGroupTargetAssignmentMemberKey {
+  groupId: string;
+  memberId: string;
+}
+
+export interface ConsumerGroupTargetAssignmentMemberKeyInit {
+  readonly groupId: string;
+  readonly memberId: string;
+}
+
+export function readConsumerGroupTargetAssignmentMemberKey(reader: Reader, version: number): ConsumerGroupTargetAssignmentMemberKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupTargetAssignmentMemberKey', version);
+  const groupId = reader.string();
+  const memberId = reader.string();
+  return { groupId, memberId };
+}
+
+export function writeConsumerGroupTargetAssignmentMemberKey(writer: Writer, value: ConsumerGroupTargetAssignmentMemberKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupTargetAssignmentMemberKey', version);
+  writer.string(value.groupId);
+  writer.string(value.memberId);
+}
+
+export interface ConsumerGroupTargetAssignmentMemberValue {
+  topicPartitions: ConsumerGroupTargetAssignmentMemberValueTopicPartition[];
+}
+
+export interface ConsumerGroupTargetAssignmentMemberValueInit {
+  readonly topicPartitions: readonly ConsumerGroupTargetAssignmentMemberValueTopicPartitionInit[];
+}
+
+export interface ConsumerGroupTargetAssignmentMemberValueTopicPartition {
+  topicId: string;
+  partitions: number[];
+}
+
+export interface ConsumerGroupTargetAssignmentMemberValueTopicPartitionInit {
+  readonly topicId: string;
+  readonly partitions: readonly number[];
+}
+
+export function readConsumerGroupTargetAssignmentMemberValue(reader: Reader, version: number): ConsumerGroupTargetAssignmentMemberValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupTargetAssignmentMemberValue', version);
+  const topicPartitionsLength = readLength(reader, true);
+  const topicPartitions: ConsumerGroupTargetAssignmentMemberValueTopicPartition[] = [];
+  for (let i = 0; i < topicPartitionsLength; i++) topicPartitions.push(readConsumerGroupTargetAssignmentMemberValueTopicPartition(reader, version));
+  skipTags(reader);
+  return { topicPartitions };
+}
+
+export function writeConsumerGroupTargetAssignmentMemberValue(writer: Writer, value: ConsumerGroupTargetAssignmentMemberValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupTargetAssignmentMemberValue', version);
+  writeLength(writer, value.topicPartitions.length, true);
+  for (const element of value.topicPartitions) writeConsumerGroupTargetAssignmentMemberValueTopicPartition(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupTargetAssignmentMemberValueTopicPartition(reader: Reader, _version: number): ConsumerGroupTargetAssignmentMemberValueTopicPartition {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeConsumerGroupTargetAssignmentMemberValueTopicPartition(writer: Writer, value: ConsumerGroupTargetAssignmentMemberValueTopicPartitionInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+export interface ConsumerGroupCurrentMemberAssignmentKey {
+  groupId: string;
+  memberId: string;
+}
+
+export interface ConsumerGroupCurrentMemberAssignmentKeyInit {
+  readonly groupId: string;
+  readonly memberId: string;
+}
+
+export function readConsumerGroupCurrentMemberAssignmentKey(reader: Reader, version: number): ConsumerGroupCurrentMemberAssignmentKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupCurrentMemberAssignmentKey', version);
+  const groupId = reader.string();
+  const memberId = reader.string();
+  return { groupId, memberId };
+}
+
+export function writeConsumerGroupCurrentMemberAssignmentKey(writer: Writer, value: ConsumerGroupCurrentMemberAssignmentKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupCurrentMemberAssignmentKey', version);
+  writer.string(value.groupId);
+  writer.string(value.memberId);
+}
+
+export interface ConsumerGroupCurrentMemberAssignmentValue {
+  memberEpoch: number;
+  previousMemberEpoch: number;
+  state: number;
+  assignedPartitions: ConsumerGroupCurrentMemberAssignmentValueTopicPartitions[];
+  partitionsPendingRevocation: ConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitions[];
+}
+
+export interface ConsumerGroupCurrentMemberAssignmentValueInit {
+  readonly memberEpoch: number;
+  readonly previousMemberEpoch: number;
+  readonly state: number;
+  readonly assignedPartitions: readonly ConsumerGroupCurrentMemberAssignmentValueTopicPartitionsInit[];
+  readonly partitionsPendingRevocation: readonly ConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitionsInit[];
+}
+
+export interface ConsumerGroupCurrentMemberAssignmentValueTopicPartitions {
+  topicId: string;
+  partitions: number[];
+  assignmentEpochs: number[] | null;
+}
+
+export interface ConsumerGroupCurrentMemberAssignmentValueTopicPartitionsInit {
+  readonly topicId: string;
+  readonly partitions: readonly number[];
+  readonly assignmentEpochs?: readonly number[] | null | undefined;
+}
+
+export interface ConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitions {
+  topicId: string;
+  partitions: number[];
+  assignmentEpochs: number[] | null;
+}
+
+export interface ConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitionsInit {
+  readonly topicId: string;
+  readonly partitions: readonly number[];
+  readonly assignmentEpochs?: readonly number[] | null | undefined;
+}
+
+export function readConsumerGroupCurrentMemberAssignmentValue(reader: Reader, version: number): ConsumerGroupCurrentMemberAssignmentValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupCurrentMemberAssignmentValue', version);
+  const memberEpoch = reader.int32();
+  const previousMemberEpoch = reader.int32();
+  const state = reader.int8();
+  const assignedPartitionsLength = readLength(reader, true);
+  const assignedPartitions: ConsumerGroupCurrentMemberAssignmentValueTopicPartitions[] = [];
+  for (let i = 0; i < assignedPartitionsLength; i++) assignedPartitions.push(readConsumerGroupCurrentMemberAssignmentValueTopicPartitions(reader, version));
+  const partitionsPendingRevocationLength = readLength(reader, true);
+  const partitionsPendingRevocation: ConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitions[] = [];
+  for (let i = 0; i < partitionsPendingRevocationLength; i++) partitionsPendingRevocation.push(readConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitions(reader, version));
+  skipTags(reader);
+  return { memberEpoch, previousMemberEpoch, state, assignedPartitions, partitionsPendingRevocation };
+}
+
+export function writeConsumerGroupCurrentMemberAssignmentValue(writer: Writer, value: ConsumerGroupCurrentMemberAssignmentValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupCurrentMemberAssignmentValue', version);
+  writer.int32(value.memberEpoch);
+  writer.int32(value.previousMemberEpoch);
+  writer.int8(value.state);
+  writeLength(writer, value.assignedPartitions.length, true);
+  for (const element of value.assignedPartitions) writeConsumerGroupCurrentMemberAssignmentValueTopicPartitions(writer, element, version);
+  writeLength(writer, value.partitionsPendingRevocation.length, true);
+  for (const element of value.partitionsPendingRevocation) writeConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitions(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readConsumerGroupCurrentMemberAssignmentValueTopicPartitions(reader: Reader, _version: number): ConsumerGroupCurrentMemberAssignmentValueTopicPartitions {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  let assignmentEpochs: number[] | null = [];
+  for (let tagsLeft = reader.uvarint(); tagsLeft > 0; tagsLeft--) {
+    const tag = reader.uvarint();
+    const size = reader.uvarint();
+    const end = reader.offset + size;
+    if (tag === 0) {
+      let left = readNullableLength(reader, true);
+      assignmentEpochs = left < 0 ? null : [];
+      for (; left > 0; left--) assignmentEpochs?.push(reader.int32());
+    }
+    else reader.skip(size);
+    endTag(reader, end);
+  }
+  return { topicId, partitions, assignmentEpochs };
+}
+
+function writeConsumerGroupCurrentMemberAssignmentValueTopicPartitions(writer: Writer, value: ConsumerGroupCurrentMemberAssignmentValueTopicPartitionsInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  const assignmentEpochs = value.assignmentEpochs;
+  const hasAssignmentEpochs = assignmentEpochs !== undefined && (assignmentEpochs === null || assignmentEpochs.length !== 0);
+  writer.uvarint(Number(hasAssignmentEpochs));
+  if (hasAssignmentEpochs) {
+    const body = tagWriter();
+    writeLength(body, assignmentEpochs === null ? -1 : assignmentEpochs.length, true);
+    for (const element of assignmentEpochs ?? []) body.int32(element);
+    writeTag(writer, 0, body);
+  }
+}
+
+function readConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitions(reader: Reader, _version: number): ConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitions {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  let assignmentEpochs: number[] | null = [];
+  for (let tagsLeft = reader.uvarint(); tagsLeft > 0; tagsLeft--) {
+    const tag = reader.uvarint();
+    const size = reader.uvarint();
+    const end = reader.offset + size;
+    if (tag === 0) {
+      let left = readNullableLength(reader, true);
+      assignmentEpochs = left < 0 ? null : [];
+      for (; left > 0; left--) assignmentEpochs?.push(reader.int32());
+    }
+    else reader.skip(size);
+    endTag(reader, end);
+  }
+  return { topicId, partitions, assignmentEpochs };
+}
+
+function writeConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitions(writer: Writer, value: ConsumerGroupCurrentMemberAssignmentValueRevokedTopicPartitionsInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  const assignmentEpochs = value.assignmentEpochs;
+  const hasAssignmentEpochs = assignmentEpochs !== undefined && (assignmentEpochs === null || assignmentEpochs.length !== 0);
+  writer.uvarint(Number(hasAssignmentEpochs));
+  if (hasAssignmentEpochs) {
+    const body = tagWriter();
+    writeLength(body, assignmentEpochs === null ? -1 : assignmentEpochs.length, true);
+    for (const element of assignmentEpochs ?? []) body.int32(element);
+    writeTag(writer, 0, body);
+  }
+}
+
+export interface ConsumerGroupRegularExpressionKey {
+  groupId: string;
+  regularExpression: string;
+}
+
+export interface ConsumerGroupRegularExpressionKeyInit {
+  readonly groupId: string;
+  readonly regularExpression: string;
+}
+
+export function readConsumerGroupRegularExpressionKey(reader: Reader, version: number): ConsumerGroupRegularExpressionKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupRegularExpressionKey', version);
+  const groupId = reader.string();
+  const regularExpression = reader.string();
+  return { groupId, regularExpression };
+}
+
+export function writeConsumerGroupRegularExpressionKey(writer: Writer, value: ConsumerGroupRegularExpressionKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupRegularExpressionKey', version);
+  writer.string(value.groupId);
+  writer.string(value.regularExpression);
+}
+
+export interface ConsumerGroupRegularExpressionValue {
+  topics: string[];
+  version: number;
+  timestamp: number;
+}
+
+export interface ConsumerGroupRegularExpressionValueInit {
+  readonly topics: readonly string[];
+  readonly version: number;
+  readonly timestamp: number;
+}
+
+export function readConsumerGroupRegularExpressionValue(reader: Reader, version: number): ConsumerGroupRegularExpressionValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ConsumerGroupRegularExpressionValue', version);
+  const topicsLength = readLength(reader, true);
+  const topics: string[] = [];
+  for (let i = 0; i < topicsLength; i++) topics.push(reader.compactString());
+  const versionField = reader.int64();
+  const timestamp = reader.int64();
+  skipTags(reader);
+  return { topics, version: versionField, timestamp };
+}
+
+export function writeConsumerGroupRegularExpressionValue(writer: Writer, value: ConsumerGroupRegularExpressionValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ConsumerGroupRegularExpressionValue', version);
+  writeLength(writer, value.topics.length, true);
+  for (const element of value.topics) writer.compactString(element);
+  writer.int64(value.version);
+  writer.int64(value.timestamp);
+  writer.uvarint(0);
 }

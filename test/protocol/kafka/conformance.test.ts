@@ -98,7 +98,8 @@ function describeSchema(
       tag: within(field.taggedVersions, versions) === null ? null : (field.tag ?? null),
       isIgnorable: field.ignorable ?? false,
       isPlain: field.flexibleVersions === 'none',
-      defaultText: field.default === undefined ? null : String(field.default),
+      // A null that is not the text "null" is none at all to Kafka's own generator.
+      defaultText: field.default === undefined || field.default === null ? null : String(field.default),
     });
     return [line, ...(isStructure ? describeSchema(children, versions, common, `${name}.`) : [])];
   });

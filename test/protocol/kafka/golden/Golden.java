@@ -38,7 +38,8 @@ public class Golden {
         "Heartbeat", "LeaveGroup", "SyncGroup", "DescribeGroups", "ListGroups", "ApiVersions", "CreateTopics",
         "DeleteTopics", "DeleteRecords", "InitProducerId", "OffsetForLeaderEpoch", "DescribeConfigs", "AlterConfigs",
         "IncrementalAlterConfigs", "DescribeLogDirs", "CreatePartitions", "DeleteGroups", "OffsetDelete",
-        "DescribeCluster", "DescribeTopicPartitions", "ListPartitionReassignments", "ListConfigResources"
+        "DescribeCluster", "DescribeTopicPartitions", "ListPartitionReassignments", "ListConfigResources",
+        "ConsumerGroupHeartbeat", "ConsumerGroupDescribe"
     };
     static final String[] DATA = {
         "message.RequestHeaderData", "message.ResponseHeaderData", "message.ConsumerProtocolSubscription",
@@ -46,7 +47,12 @@ public class Golden {
     };
     static final String[] RECORDS = {
         "GroupMetadataKey", "GroupMetadataValue", "OffsetCommitKey", "OffsetCommitValue", "LegacyOffsetCommitKey",
-        "LegacyOffsetCommitValue"
+        "LegacyOffsetCommitValue", "ConsumerGroupMetadataKey", "ConsumerGroupMetadataValue",
+        "ConsumerGroupMemberMetadataKey", "ConsumerGroupMemberMetadataValue",
+        "ConsumerGroupTargetAssignmentMetadataKey", "ConsumerGroupTargetAssignmentMetadataValue",
+        "ConsumerGroupTargetAssignmentMemberKey", "ConsumerGroupTargetAssignmentMemberValue",
+        "ConsumerGroupCurrentMemberAssignmentKey", "ConsumerGroupCurrentMemberAssignmentValue",
+        "ConsumerGroupRegularExpressionKey", "ConsumerGroupRegularExpressionValue"
     };
 
     static Random random;
