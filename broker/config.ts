@@ -207,6 +207,24 @@ export const options = {
   'group.min.session.timeout.ms': int(6_000, 1, INT32_MAX, 'As Apache Kafka.'),
   'group.max.session.timeout.ms': int(1_800_000, 1, INT32_MAX, 'As Apache Kafka.'),
   'group.max.size': int(INT32_MAX, 1, INT32_MAX, 'As Apache Kafka.'),
+  'group.consumer.heartbeat.interval.ms': int(5_000, 1, INT32_MAX, 'As Apache Kafka: how often members report.'),
+  'group.consumer.session.timeout.ms': int(
+    45_000,
+    1,
+    INT32_MAX,
+    'As Apache Kafka: a member of a consumer group that is silent for so long is put out.',
+  ),
+  'group.consumer.max.size': int(INT32_MAX, 1, INT32_MAX, 'As Apache Kafka.'),
+  'group.consumer.assignors': text(
+    'uniform,range',
+    'As Apache Kafka: what members may ask for; the first is taken when none asks.',
+  ),
+  'group.consumer.assignment.interval.ms': int(
+    1_000,
+    0,
+    INT32_MAX,
+    'As Apache Kafka: who joins within this time of a new assignment waits for the next, so that many who start at once move partitions once.',
+  ),
   'groups.max': int(100_000, 1, 10_000_000, 'Bounds the memory that joining under ever new group ids can take.'),
   'groups.members.bytes.max': int(
     256 * MIB,

@@ -5,8 +5,8 @@
  *   key    int16 1 · group, topic, partition   value  OffsetCommitValue 4, or 1 if the commit set its own expiry
  *   key    int16 2 · group                     value  GroupMetadataValue 3
  *
- * A value starts with its version (int16); no value at all means "gone". Keys of other kinds belong to later versions
- * of the broker and are skipped.
+ * A value starts with its version (int16); no value at all means "gone". What consumer groups store is in
+ * consumer-group-records.ts; keys of other kinds belong to later versions of the broker and are skipped.
  */
 import { asBuffer, Reader, Writer } from '../protocol/bytes.ts';
 import { ZERO_UUID } from '../protocol/kafka/fields.ts';
@@ -23,6 +23,13 @@ import {
   writeOffsetCommitValue,
 } from '../protocol/kafka/messages.ts';
 import type { DecodedRecord, RecordInit } from '../protocol/record-batch.ts';
+import {
+  type ConsumerGroupEvent,
+  consumerGroupEventBytes,
+  decodeConsumerGroupEvent,
+  encodeConsumerGroupEvent,
+  isConsumerGroupEvent,
+} from './consumer-group-records.ts';
 
 export interface CommittedOffset {
   readonly offset: number;
@@ -48,7 +55,8 @@ export type GroupEvent =
   | { readonly kind: 'offset gone'; readonly group: string; readonly topic: string; readonly partition: number }
   /** The whole of the group's durable state; what a restarted broker carries on with. */
   | { readonly kind: 'group'; readonly group: string; readonly value: GroupMetadataValue }
-  | { readonly kind: 'group gone'; readonly group: string };
+  | { readonly kind: 'group gone'; readonly group: string }
+  | ConsumerGroupEvent;
 
 const OFFSET_KEYS_MAX = 1;
 const GROUP_KEY = 2;
@@ -57,6 +65,7 @@ const OFFSET_VALUE = 4;
 const OFFSET_VALUE_WITH_EXPIRY = 1;
 
 export function encodeGroupEvent(event: GroupEvent, nowMs: number): RecordInit {
+  if (isConsumerGroupEvent(event)) return { ...encodeConsumerGroupEvent(event), timestamp: nowMs };
   const key = new Writer();
   let value: Buffer | null = null;
   if (event.kind === 'group' || event.kind === 'group gone') {
@@ -106,7 +115,10 @@ export function decodeGroupEvent(record: DecodedRecord): GroupEvent | undefined 
     if (record.value === null) return { kind: 'offset gone', group, topic, partition };
     return { kind: 'offset', group, topic, partition, committed: readCommitted(new Reader(record.value)) };
   }
-  if (kind !== GROUP_KEY) return undefined;
+  if (kind !== GROUP_KEY) {
+    const value = record.value === null ? undefined : new Reader(record.value);
+    return decodeConsumerGroupEvent(kind, key, value, value?.int16() ?? 0);
+  }
   const { group } = readGroupMetadataKey(key, 0);
   if (record.value === null) return { kind: 'group gone', group };
   const reader = new Reader(record.value);
@@ -145,6 +157,8 @@ export function groupEventBytes(event: GroupEvent): number {
       return overheadBytes + Buffer.byteLength(event.topic) + Buffer.byteLength(event.committed.metadata);
     case 'offset gone':
       return overheadBytes + Buffer.byteLength(event.topic);
+    default:
+      return overheadBytes + consumerGroupEventBytes(event);
   }
 }
 

@@ -67,8 +67,9 @@ const LEADERLESS_WAIT_MS = 1_000;
 const PENDING_MEMBER_BYTES = 256;
 
 export class Group {
+  readonly type = 'classic';
   readonly id: string;
-  readonly offsets = new GroupOffsets();
+  readonly offsets: GroupOffsets;
   /** As last committed; undefined while the log knows nothing of this group but offsets. */
   stored: GroupMetadataValue | undefined;
   /** `tick` has work at this time; never later than the soonest deadline. */
@@ -92,9 +93,10 @@ export class Group {
   #initialDelay: { delayMs: number; remainingMs: number; hasNewMember: boolean } | undefined;
   #wasEmpty = false;
 
-  constructor(id: string, host: GroupHost) {
+  constructor(id: string, host: GroupHost, offsets = new GroupOffsets()) {
     this.id = id;
     this.#host = host;
+    this.offsets = offsets;
   }
 
   get state(): GroupState {

@@ -1,7 +1,8 @@
 /**
  * The group coordinator: all groups of the broker, their committed offsets, and the log that keeps both
- * (`__consumer_offsets`, in Kafka's own records). Groups are decided by `Group`; this file finds them, gives them time
- * with one timer, bounds them, expires offsets, and lets answers wait for what they lean on.
+ * (`__consumer_offsets`, in Kafka's own records). Groups are decided by `Group` (classic protocol) and `ConsumerGroup`
+ * (KIP-848); this file finds them, turns an empty one of one protocol into one of the other, bounds them, expires
+ * offsets, and lets answers wait for what they lean on.
  *
  * After a restart members carry on with their id and generation; only their sessions start anew.
  */
@@ -10,7 +11,13 @@ import { ZERO_UUID } from '../protocol/kafka/fields.ts';
 import type { Clock, Random, Timer } from '../storage/clock.ts';
 import { randomUuid } from '../storage/clock.ts';
 import type { Options } from './config.ts';
-import { Deadlines } from './deadlines.ts';
+import { assignors } from './consumer-assignors.ts';
+import {
+  ConsumerGroup,
+  type ConsumerGroupState,
+  type ConsumerHeartbeat,
+  type ConsumerHeartbeatAnswer,
+} from './consumer-group.ts';
 import type { Engine } from './engine.ts';
 import { Group, type GroupState, type Instant } from './group.ts';
 import {
@@ -22,7 +29,7 @@ import {
   type SyncAnswer,
   type SyncRequest,
 } from './group-member.ts';
-import type { TopicPartition } from './group-offsets.ts';
+import type { GroupOffsets, TopicPartition } from './group-offsets.ts';
 import {
   type CommittedOffset,
   decodeGroupEvent,
@@ -31,7 +38,9 @@ import {
   groupEventBytes,
 } from './group-records.ts';
 import type { MemberIdentity } from './group-roster.ts';
+import { GroupTimers } from './group-timers.ts';
 import { StateLog } from './state-log.ts';
+import type { TopicCatalog } from './subscriptions.ts';
 import type { TopicRegistry } from './topics.ts';
 
 export type { CommittedOffset } from './group-records.ts';
@@ -67,6 +76,8 @@ export interface CommitRequest extends MemberIdentity {
   readonly generation: number;
   /** How long to keep the offsets, if the client says so itself (before OffsetCommit 5); −1: as the broker does. */
   readonly retentionMs: number;
+  /** Before OffsetCommit 9: members of consumer groups may not use it. */
+  readonly isOldVersion: boolean;
   /** What an unknown group answers a member of it: ILLEGAL_GENERATION before OffsetCommit 9, then GROUP_ID_NOT_FOUND. */
   readonly unknownGroupError: ErrorCode;
   readonly offsets: readonly OffsetToCommit[];
@@ -77,8 +88,11 @@ interface Parts {
   clock: Clock;
   random: Random;
   options: Options;
-  topics: Pick<TopicRegistry, 'get' | 'ensureInternal'>;
+  topics: Pick<TopicRegistry, 'get' | 'ensureInternal' | 'version' | 'all'>;
 }
+
+/** A group of either protocol. */
+export type AnyGroup = Group | ConsumerGroup;
 
 export class GroupCoordinator {
   readonly #clock: Clock;
@@ -87,12 +101,9 @@ export class GroupCoordinator {
   readonly #topics: Parts['topics'];
   readonly #log: StateLog<GroupEvent>;
   readonly #commitBytesMax: number;
-  readonly #groups = new Map<string, Group>();
-  /** When each group must be looked at; one entry of a group counts, the one in `#scheduled`. */
-  readonly #deadlines = new Deadlines<Group>();
-  readonly #scheduled = new Map<Group, number>();
-  #timer: Timer | undefined;
-  #timerAtMs = Number.POSITIVE_INFINITY;
+  readonly #groups = new Map<string, AnyGroup>();
+  readonly #timers: GroupTimers<AnyGroup>;
+  readonly #catalog: TopicCatalog;
   #expiryTimer: Timer | undefined;
   #membersBytes = 0;
   #offsetCount = 0;
@@ -104,6 +115,9 @@ export class GroupCoordinator {
     this.#random = parts.random;
     this.#options = parts.options;
     this.#topics = parts.topics;
+    this.#catalog = catalogOf(parts.topics);
+    this.#timers = new GroupTimers(parts.clock, (groups) => this.#unlessStopped(() => this.#tick(groups)));
+    checkAssignors(parts.options['group.consumer.assignors']);
     // Half of it: what events take is only estimated.
     this.#commitBytesMax = parts.options['journal.entry.bytes'] / 2;
     const { partitions } = parts.topics.ensureInternal(GROUPS_TOPIC, 1, GROUPS_TOPIC_CONFIGS);
@@ -141,7 +155,7 @@ export class GroupCoordinator {
   /** Stops the timers; members that wait are not answered any more. */
   close(): void {
     this.#isClosed = true;
-    this.#timer?.cancel();
+    this.#timers.close();
     this.#expiryTimer?.cancel();
   }
 
@@ -162,14 +176,20 @@ export class GroupCoordinator {
   }
 
   /** A group that exists. Reading it is fine; change it only through the coordinator. */
-  get(groupId: string): Group | undefined {
+  get(groupId: string): AnyGroup | undefined {
     return this.#groups.get(groupId);
   }
-  groups(): Iterable<Group> {
+  groups(): Iterable<AnyGroup> {
     return this.#groups.values();
   }
   /** Every committed offset of every group, for lag: the end of the partition minus `offset`. */
-  *committed(): Iterable<{ group: string; state: GroupState; topic: string; partition: number; offset: number }> {
+  *committed(): Iterable<{
+    group: string;
+    state: GroupState | ConsumerGroupState;
+    topic: string;
+    partition: number;
+    offset: number;
+  }> {
     for (const group of this.#groups.values()) {
       for (const [topic, partitions] of group.offsets.topics()) {
         for (const [partition, { offset }] of partitions) {
@@ -191,23 +211,107 @@ export class GroupCoordinator {
     }
     const bytesMax = this.#options['groups.members.bytes.max'];
     if (this.#membersBytes + protocolsBytes(request.protocols) > bytesMax) return refuse('POLICY_VIOLATION');
-    const group = request.memberId === '' ? this.#groupOrNew(request.groupId) : this.#groups.get(request.groupId);
-    if (group === undefined) return refuse(request.memberId === '' ? 'POLICY_VIOLATION' : 'UNKNOWN_MEMBER_ID');
+    const isNew = request.memberId === '';
+    if (isNew && this.#groups.get(request.groupId)?.isVacant) this.#convert(request.groupId, 'classic');
+    const group = isNew ? this.#groupOrNew(request.groupId) : this.#groups.get(request.groupId);
+    if (group === undefined) return refuse(isNew ? 'POLICY_VIOLATION' : 'UNKNOWN_MEMBER_ID');
+    if (group.type === 'consumer') return reply(refusedJoin('INCONSISTENT_GROUP_PROTOCOL', ''));
     this.#within(group, () => group.join(this.#now(), request, reply));
   }
 
   sync(request: SyncRequest, reply: (answer: SyncAnswer) => void): void {
     if (request.groupId === '') return reply(refusedSync('INVALID_GROUP_ID'));
-    const group = this.#groups.get(request.groupId);
+    const group = this.#classic(request.groupId);
     if (group === undefined) return reply(refusedSync('UNKNOWN_MEMBER_ID'));
     this.#within(group, () => group.sync(this.#now(), request, reply));
   }
 
   heartbeat(request: MemberIdentity & { readonly groupId: string; readonly generation: number }): ErrorCode {
     if (request.groupId === '') return 'INVALID_GROUP_ID';
-    const group = this.#groups.get(request.groupId);
+    const group = this.#classic(request.groupId);
     if (group === undefined) return 'UNKNOWN_MEMBER_ID';
     return this.#within(group, () => group.heartbeat(this.#now(), request));
+  }
+
+  /** For members of consumer groups that come without one. */
+  newMemberId(): string {
+    return randomUuid(this.#random);
+  }
+
+  /** UNSUPPORTED_ASSIGNOR for one that members may not ask for. */
+  checkAssignor(name: string | null): void {
+    const names = this.#options['group.consumer.assignors'].split(',').map((one) => one.trim());
+    if (name === null || names.includes(name)) return;
+    const message = `ServerAssignor ${name} is not supported. Supported assignors: ${names.join(', ')}.`;
+    throw new MillraceError('UNSUPPORTED_ASSIGNOR', message);
+  }
+
+  /** A heartbeat of a consumer group's member (KIP-848). Throws a `MillraceError` that says what the answer says. */
+  consumerHeartbeat(request: ConsumerHeartbeat): ConsumerHeartbeatAnswer {
+    const group = this.#consumerGroup(request.groupId, request.memberEpoch === 0);
+    return this.#within(group, () => {
+      if (!group.has(request.memberId)) this.#checkMembersRoom(request);
+      return group.heartbeat(this.#now(), request);
+    });
+  }
+
+  /** Its goodbye. Throws as `consumerHeartbeat`. */
+  consumerLeave(groupId: string, request: MemberIdentity & { readonly memberEpoch: number }): ConsumerHeartbeatAnswer {
+    const group = this.#consumerGroup(groupId, false, 'Group');
+    return this.#within(group, () => group.leave(request));
+  }
+
+  #checkMembersRoom({ topicNames, topicRegex, memberId }: ConsumerHeartbeat): void {
+    let sizeBytes = 1024 + 2 * memberId.length + 2 * (topicRegex?.length ?? 0);
+    for (const name of topicNames ?? []) sizeBytes += 10 + 2 * name.length;
+    if (this.#membersBytes + sizeBytes <= this.#options['groups.members.bytes.max']) return;
+    throw new MillraceError('POLICY_VIOLATION', 'The members of all groups take as much memory as they may.');
+  }
+
+  /** The consumer group of this name; made, or made of an empty classic one, for a member that joins. */
+  #consumerGroup(groupId: string, isJoining: boolean, subject = 'Consumer group'): ConsumerGroup {
+    const group = this.#groups.get(groupId);
+    if (group?.type === 'consumer') return group;
+    if (!isJoining) {
+      const what =
+        group === undefined ? `${subject} ${groupId} not found.` : `Group ${groupId} is not a consumer group.`;
+      throw new MillraceError('GROUP_ID_NOT_FOUND', what);
+    }
+    if (group === undefined && !this.#hasRoomForGroup()) {
+      throw new MillraceError('POLICY_VIOLATION', 'There are as many groups as there may be.');
+    }
+    if (group !== undefined && !group.isVacant) {
+      throw new MillraceError(
+        'GROUP_ID_NOT_FOUND',
+        `Cannot upgrade classic group ${groupId} to consumer group because online upgrade is disabled.`,
+      );
+    }
+    if (group !== undefined) this.#convert(groupId, 'consumer');
+    return this.#consumerGroupFor(groupId);
+  }
+
+  /** An empty group goes over to the other protocol; its offsets stay. */
+  #convert(groupId: string, type: AnyGroup['type']): void {
+    const group = this.#groups.get(groupId);
+    if (group === undefined || group.type === type) return;
+    const events: readonly GroupEvent[] = group.type === 'consumer' ? group.endEvents() : goneEvents(group);
+    if (events.length > 0) this.#commit(events, 'waited');
+    this.#timers.forget(group);
+    this.#put(type, groupId, group.offsets);
+  }
+
+  #put(type: AnyGroup['type'], groupId: string, offsets?: GroupOffsets): AnyGroup {
+    const group =
+      type === 'classic'
+        ? new Group(groupId, this.#host(), offsets)
+        : new ConsumerGroup(groupId, this.#consumerHost(), offsets);
+    this.#groups.set(groupId, group);
+    return group;
+  }
+
+  #classic(groupId: string): Group | undefined {
+    const group = this.#groups.get(groupId);
+    return group?.type === 'classic' ? group : undefined;
   }
 
   /** One error per member, or one for the request. */
@@ -215,6 +319,7 @@ export class GroupCoordinator {
     if (groupId === '') return 'INVALID_GROUP_ID';
     const group = this.#groups.get(groupId);
     if (group === undefined) return leaving.map(() => 'UNKNOWN_MEMBER_ID');
+    if (group.type === 'consumer') return this.#within(group, () => group.evict(leaving));
     return this.#within(group, () => group.leave(this.#now(), leaving));
   }
 
@@ -224,7 +329,7 @@ export class GroupCoordinator {
     const refuse = (error: ErrorCode): void => reply(request.offsets.map(() => error));
     const existing = this.#groups.get(request.groupId);
     if (existing === undefined && request.generation >= 0) return refuse(request.unknownGroupError);
-    const refusal = existing === undefined ? undefined : existing.commitRefusal(now, request);
+    const refusal = existing?.commitRefusal(now, request);
     if (existing !== undefined) this.#settle(existing);
     if (refusal !== undefined) return refuse(refusal);
 
@@ -304,9 +409,9 @@ export class GroupCoordinator {
     return topic !== undefined && (id === ZERO_UUID || topic.id === id);
   }
 
-  #deleteOffsets(matches: (group: Group, topic: string, committed: CommittedOffset) => boolean): void {
+  #deleteOffsets(matches: (group: AnyGroup, topic: string, committed: CommittedOffset) => boolean): void {
     const events: GroupEvent[] = [];
-    const touched: Group[] = [];
+    const touched: AnyGroup[] = [];
     for (const group of this.#groups.values()) {
       const selected = group.offsets.select((topic, committed) => matches(group, topic, committed));
       if (selected.length === 0) continue;
@@ -317,17 +422,17 @@ export class GroupCoordinator {
     for (const group of touched) this.#settle(group);
   }
 
-  #endGroup(group: Group, urgency: 'waited' | 'lazy'): void {
+  #endGroup(group: AnyGroup, urgency: 'waited' | 'lazy'): void {
     const events: GroupEvent[] = group.offsets
       .select(() => true)
       .map((target) => ({ kind: 'offset gone', group: group.id, ...target }));
-    if (group.stored !== undefined) events.push({ kind: 'group gone', group: group.id });
+    events.push(...(group.type === 'consumer' ? group.endEvents() : goneEvents(group)));
     this.#commit(events, urgency);
     this.#drop(group);
   }
 
   /** Looks at some groups for offsets that nobody has needed for long (KIP-211), then goes on later. */
-  #expire(rest: Iterator<Group> = this.#groups.values()): void {
+  #expire(rest: Iterator<AnyGroup> = this.#groups.values()): void {
     const nowMs = this.#clock.now();
     for (let count = 0; count < EXPIRY_GROUPS; count++) {
       const next = rest.next();
@@ -341,7 +446,7 @@ export class GroupCoordinator {
     this.#expiryTimer = this.#clock.after(0, () => this.#unlessStopped(() => this.#expire(rest)));
   }
 
-  #expireGroup(group: Group, nowMs: number): void {
+  #expireGroup(group: AnyGroup, nowMs: number): void {
     const start = group.retentionStart();
     const retentionMs = this.#options['offsets.retention.minutes'] * 60_000;
     const expired = group.offsets.select((topic, { commitTimeMs, expireTimeMs }) => {
@@ -377,7 +482,7 @@ export class GroupCoordinator {
   #apply(event: GroupEvent): void {
     switch (event.kind) {
       case 'offset':
-        return this.#countOffsets(this.#groupFor(event.group), ({ offsets }) =>
+        return this.#countOffsets(this.#groupForOffsets(event.group), ({ offsets }) =>
           offsets.set(event.topic, event.partition, event.committed),
         );
       case 'offset gone': {
@@ -395,27 +500,29 @@ export class GroupCoordinator {
         return;
       }
       case 'group gone': {
-        const group = this.#groups.get(event.group);
+        const group = this.#classic(event.group);
         if (group === undefined) return;
         group.stored = undefined;
         if (!this.#isLoaded) this.#forgetMembers(group);
+        return;
+      }
+      default: {
+        const group = event.value === null ? this.#groups.get(event.group) : this.#consumerGroupFor(event.group);
+        if (group?.type !== 'consumer') return;
+        group.apply(event);
+        if (!this.#isLoaded && event.kind === 'consumer group' && event.value === null) this.#forgetMembers(group);
         return;
       }
     }
   }
 
   /** A group's record is gone, its offsets may follow: what is left is as if only offsets had been committed. */
-  #forgetMembers(group: Group): void {
+  #forgetMembers(group: AnyGroup): void {
     this.#groups.delete(group.id);
-    if (group.offsets.count === 0) return;
-    const bare = new Group(group.id, this.#host());
-    for (const [topic, partitions] of group.offsets.topics()) {
-      for (const [partition, committed] of partitions) bare.offsets.set(topic, partition, committed);
-    }
-    this.#groups.set(bare.id, bare);
+    if (group.offsets.count > 0) this.#put('classic', group.id, group.offsets);
   }
 
-  #countOffsets(group: Group, change: (group: Group) => void): void {
+  #countOffsets(group: AnyGroup, change: (group: AnyGroup) => void): void {
     const before = group.offsets.count;
     change(group);
     this.#offsetCount += group.offsets.count - before;
@@ -423,7 +530,8 @@ export class GroupCoordinator {
 
   *#live(): Iterable<GroupEvent> {
     for (const group of this.#groups.values()) {
-      if (group.stored !== undefined) yield { kind: 'group', group: group.id, value: group.stored };
+      if (group.type === 'consumer') yield* group.live();
+      else if (group.stored !== undefined) yield { kind: 'group', group: group.id, value: group.stored };
       for (const [topic, partitions] of group.offsets.topics()) {
         for (const [partition, committed] of partitions) {
           yield { kind: 'offset', group: group.id, topic, partition, committed };
@@ -444,25 +552,44 @@ export class GroupCoordinator {
     };
   }
 
+  #consumerHost(): ConstructorParameters<typeof ConsumerGroup>[1] {
+    return {
+      commit: (events) => this.#commit(events, 'waited'),
+      options: this.#options,
+      topics: this.#catalog,
+    };
+  }
+
+  #groupForOffsets(groupId: string): AnyGroup {
+    return this.#groups.get(groupId) ?? this.#put('classic', groupId);
+  }
+
+  /** In the log a group may change its protocol: what comes last counts. */
   #groupFor(groupId: string): Group {
-    let group = this.#groups.get(groupId);
-    if (group === undefined) {
-      group = new Group(groupId, this.#host());
-      this.#groups.set(groupId, group);
-    }
-    return group;
+    const group = this.#groups.get(groupId);
+    if (group?.type === 'classic') return group;
+    this.#put('classic', groupId, group?.offsets);
+    return this.#groupFor(groupId);
+  }
+
+  #consumerGroupFor(groupId: string): ConsumerGroup {
+    const group = this.#groups.get(groupId);
+    if (group?.type === 'consumer') return group;
+    this.#put('consumer', groupId, group?.offsets);
+    return this.#consumerGroupFor(groupId);
   }
 
   #hasRoomForGroup(): boolean {
     return this.#groups.size < this.#options['groups.max'];
   }
 
-  #groupOrNew(groupId: string): Group | undefined {
-    return this.#groups.has(groupId) || this.#hasRoomForGroup() ? this.#groupFor(groupId) : undefined;
+  #groupOrNew(groupId: string): AnyGroup | undefined {
+    const group = this.#groups.get(groupId);
+    return group === undefined && this.#hasRoomForGroup() ? this.#groupFor(groupId) : group;
   }
 
   /** Runs what may change the group, then looks at what follows from it. */
-  #within<T>(group: Group, act: () => T): T {
+  #within<T>(group: AnyGroup, act: () => T): T {
     const before = group.membersBytes;
     try {
       return act();
@@ -473,39 +600,16 @@ export class GroupCoordinator {
   }
 
   /** Forgets a group that has nothing left, or sees to it that it gets its time. */
-  #settle(group: Group): void {
+  #settle(group: AnyGroup): void {
     if (this.#groups.get(group.id) !== group) return;
-    if (group.isBlank) return this.#drop(group);
-    const atMs = group.nextDeadlineMs;
-    if (atMs >= (this.#scheduled.get(group) ?? Number.POSITIVE_INFINITY)) return;
-    this.#scheduled.set(group, atMs);
-    this.#deadlines.add(atMs, group);
-    // Entries that were overtaken by sooner ones pile up only if many groups come and go.
-    if (this.#deadlines.count > 2 * this.#scheduled.size + 1000) {
-      this.#deadlines.prune((other, otherMs) => this.#scheduled.get(other) === otherMs);
-    }
-    this.#setTimer();
+    if (group.isBlank) this.#drop(group);
+    else this.#timers.watch(group);
   }
 
-  #drop(group: Group): void {
+  #drop(group: AnyGroup): void {
     this.#groups.delete(group.id);
-    this.#scheduled.delete(group);
+    this.#timers.forget(group);
     this.#membersBytes -= group.membersBytes;
-  }
-
-  #setTimer(): void {
-    const atMs = this.#deadlines.nextMs;
-    if (this.#isClosed || atMs >= this.#timerAtMs) return;
-    this.#timer?.cancel();
-    this.#timerAtMs = atMs;
-    this.#timer = this.#clock.after(Math.max(0, Math.ceil(atMs - this.#clock.monotonic())), () => {
-      this.#timerAtMs = Number.POSITIVE_INFINITY;
-      // After what has arrived: a process that stood still must not take waiting heartbeats for silence.
-      this.#clock.endOfTurn(() => {
-        this.#unlessStopped(() => this.#tick());
-        this.#setTimer();
-      });
-    });
   }
 
   /** For what timers do: when the log has stopped its owner knows, and there is nobody to tell here. */
@@ -521,19 +625,39 @@ export class GroupCoordinator {
     }
   }
 
-  #tick(): void {
+  #tick(groups: readonly AnyGroup[]): void {
     const now = this.#now();
-    // First all, then each: what becomes due meanwhile waits for the next turn.
-    const dueGroups: Group[] = [];
-    for (let due = this.#deadlines.takeDue(now.monotonicMs); due; due = this.#deadlines.takeDue(now.monotonicMs)) {
-      if (this.#scheduled.get(due.item) !== due.atMs) continue;
-      this.#scheduled.delete(due.item);
-      dueGroups.push(due.item);
-    }
-    for (const group of dueGroups) this.#within(group, () => group.tick(now));
+    for (const group of groups) this.#within(group, () => group.tick(now));
   }
 
   #now(): Instant {
     return { monotonicMs: this.#clock.monotonic(), wallMs: this.#clock.now() };
+  }
+}
+
+function goneEvents(group: Group): GroupEvent[] {
+  return group.stored === undefined ? [] : [{ kind: 'group gone', group: group.id }];
+}
+
+function catalogOf(topics: Parts['topics']): TopicCatalog {
+  return {
+    get version() {
+      return topics.version;
+    },
+    get: (name) => {
+      const topic = topics.get(name);
+      return topic && { id: topic.id, partitionCount: topic.partitions.length };
+    },
+    *names() {
+      for (const { name, isInternal } of topics.all()) if (!isInternal) yield name;
+    },
+  };
+}
+
+function checkAssignors(list: string): void {
+  for (const name of list.split(',')) {
+    if (Object.hasOwn(assignors, name.trim())) continue;
+    const known = Object.keys(assignors).join(', ');
+    throw new MillraceError('INVALID_OPTION', `group.consumer.assignors may name ${known}, not '${name.trim()}'`);
   }
 }

@@ -76,6 +76,7 @@ export class TopicRegistry {
   readonly #byId = new Map<string, OpenTopic>();
   /** Undefined after a topic came or went. */
   #sorted: OpenTopic[] | undefined;
+  #version = 0;
   /** Where the last start move of a partition stands in the commit order. */
   readonly #starts = new WeakMap<Partition, Position>();
   /** Options with their dynamic changes; its `options` are the broker's. */
@@ -117,6 +118,10 @@ export class TopicRegistry {
     this.#log.whenDurable(callback);
   }
 
+  /** Changes with every topic that comes, goes or gets partitions. */
+  get version(): number {
+    return this.#version;
+  }
   get size(): number {
     return this.#topics.size;
   }
@@ -213,6 +218,7 @@ export class TopicRegistry {
     this.#topics.delete(topic.name);
     this.#byId.delete(topic.id);
     this.#sorted = undefined;
+    this.#version++;
   }
 
   /** Raises the number of partitions to `partitionCount`. POLICY_VIOLATION when there is no room. */
@@ -276,6 +282,7 @@ export class TopicRegistry {
     const config = toLogConfig(topic.overrides, this.dynamicOptions.options);
     for (let index = topic.partitions.length; index < partitionCount; index++)
       topic.partitions.push(this.#engine.openPartition({ topicId: topic.id, topic: topic.name, index, config }));
+    this.#version++;
   }
 
   #newId(): string {

@@ -12,6 +12,7 @@ import type { Metrics } from '../metrics.ts';
 import type { Call, Handler } from './call.ts';
 import type { FetchHandler } from './fetch.ts';
 import { alterConfigs, describeConfigs, incrementalAlterConfigs, listConfigResources } from './configs.ts';
+import { consumerGroupDescribe, consumerGroupHeartbeat } from './consumer-groups.ts';
 import { offsetCommit, offsetDelete, offsetFetch } from './group-offsets.ts';
 import {
   deleteGroups,
@@ -51,6 +52,13 @@ export interface ApiRow {
   requests: number;
   observe(durationMs: number): void;
 }
+
+/** Features that are served (KIP-584): `group.version` 1 is the consumer group protocol (KIP-848). */
+const FEATURES: Pick<ApiVersionsResponseInit, 'supportedFeatures' | 'finalizedFeatures' | 'finalizedFeaturesEpoch'> = {
+  supportedFeatures: [{ name: 'group.version', minVersion: 0, maxVersion: 1 }],
+  finalizedFeaturesEpoch: 1,
+  finalizedFeatures: [{ name: 'group.version', maxVersionLevel: 1, minVersionLevel: 1 }],
+};
 
 export type ApiTable = ReadonlyMap<number, ApiRow>;
 
@@ -108,6 +116,8 @@ export function apiTable(fetch: FetchHandler, metrics: Metrics): ApiTable {
   serve(apis.SyncGroup, syncGroup);
   serve(apis.Heartbeat, heartbeat);
   serve(apis.LeaveGroup, leaveGroup);
+  serve(apis.ConsumerGroupHeartbeat, consumerGroupHeartbeat);
+  serve(apis.ConsumerGroupDescribe, consumerGroupDescribe);
   serve(apis.OffsetCommit, offsetCommit);
   serve(apis.OffsetFetch, offsetFetch);
   serve(apis.OffsetDelete, offsetDelete);
@@ -143,5 +153,5 @@ function apiVersions(rows: ApiTable, call: Call<ApiVersionsRequest | undefined, 
       maxVersion,
     }))
     .sort((a, b) => a.apiKey - b.apiKey);
-  call.reply({ errorCode: 0, apiKeys });
+  call.reply({ errorCode: 0, apiKeys, ...FEATURES });
 }

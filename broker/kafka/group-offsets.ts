@@ -15,6 +15,8 @@ import type { Call } from './call.ts';
 
 /** From this version on topics go by their ids (KIP-848). */
 const BY_ID_VERSION = 10;
+/** From this version on members of consumer groups may commit. */
+const MEMBER_EPOCH_VERSION = 9;
 
 export function offsetCommit(broker: Broker, call: Call<OffsetCommitRequest, OffsetCommitResponseInit>): void {
   const { request, version } = call;
@@ -58,7 +60,8 @@ export function offsetCommit(broker: Broker, call: Call<OffsetCommitRequest, Off
       memberId: request.memberId,
       instanceId: request.groupInstanceId,
       retentionMs: request.retentionTimeMs,
-      unknownGroupError: version >= 9 ? 'GROUP_ID_NOT_FOUND' : 'ILLEGAL_GENERATION',
+      isOldVersion: version < MEMBER_EPOCH_VERSION,
+      unknownGroupError: version >= MEMBER_EPOCH_VERSION ? 'GROUP_ID_NOT_FOUND' : 'ILLEGAL_GENERATION',
       offsets,
     },
     (results) => {
@@ -127,6 +130,9 @@ export function offsetFetch(broker: Broker, call: FetchCall): void {
 
 interface AskedGroup {
   readonly groupId: string;
+  /** From version 9 on: who asks, if a member of a consumer group does. */
+  readonly memberId?: string | null;
+  readonly memberEpoch?: number;
   /** Null: all that there are. */
   readonly topics:
     | readonly { readonly name: string; readonly topicId?: string; readonly partitionIndexes: readonly number[] }[]
@@ -136,11 +142,14 @@ interface AskedGroup {
 function fetchGroup(
   broker: Broker,
   call: FetchCall,
-  { groupId, topics }: AskedGroup,
+  { groupId, topics, memberId = null, memberEpoch = -1 }: AskedGroup,
 ): { topics: FetchedTopic[]; errorCode: number } {
   if (!call.allows('DESCRIBE', 'GROUP', groupId)) {
     return { topics: [], errorCode: errors.GROUP_AUTHORIZATION_FAILED.kafka };
   }
+  const group = broker.groups.get(groupId);
+  const refusal = group?.type === 'consumer' ? group.fetchRefusal(memberId, memberEpoch) : undefined;
+  if (refusal !== undefined) return { topics: [], errorCode: errors[refusal].kafka };
   if (topics === null) return { topics: fetchAll(broker, call, groupId), errorCode: 0 };
   const isById = call.version >= BY_ID_VERSION;
   const found = topics.map(({ name: askedName, topicId, partitionIndexes }): FetchedTopic => {

@@ -35,8 +35,6 @@ const COORDINATOR_TYPES: ReadonlyMap<number, ResourceType> = new Map([
 
 /** "Not asked for" in authorized operations (KIP-430). */
 const NO_OPERATIONS = -2_147_483_648;
-/** Every group so far is of the classic protocol. */
-const GROUP_TYPE = 'classic';
 
 export function findCoordinator(broker: Broker, call: Call<FindCoordinatorRequest, FindCoordinatorResponseInit>): void {
   const { key, keyType, coordinatorKeys } = call.request;
@@ -171,7 +169,10 @@ export function describeGroups(broker: Broker, call: Call<DescribeGroupsRequest,
     if (group === undefined && call.version >= 6) {
       return undescribed(groupId, 'GROUP_ID_NOT_FOUND', 'Dead', `Group ${groupId} not found.`);
     }
-    const answer = group === undefined ? undescribed(groupId, 'NONE', 'Dead') : describe(group);
+    if (group?.type === 'consumer' && call.version >= 6) {
+      return undescribed(groupId, 'GROUP_ID_NOT_FOUND', 'Dead', `Group ${groupId} is not a classic group.`);
+    }
+    const answer = group?.type === 'classic' ? describe(group) : undescribed(groupId, 'NONE', 'Dead');
     if (!call.request.includeAuthorizedOperations) return answer;
     return { ...answer, authorizedOperations: authorizedOperations(call, 'GROUP', groupId) };
   });
@@ -213,13 +214,12 @@ export function listGroups(broker: Broker, call: Call<ListGroupsRequest, ListGro
   const states = new Set(call.request.statesFilter.map((state) => state.toLowerCase()));
   const types = new Set(call.request.typesFilter.map((type) => type.toLowerCase()));
   const groups: { groupId: string; protocolType: string; groupState: string; groupType: string }[] = [];
-  if (types.size === 0 || types.has(GROUP_TYPE)) {
-    const seesAll = call.allows('DESCRIBE', 'CLUSTER', CLUSTER);
-    for (const { id, state, protocolType } of broker.groups.groups()) {
-      if (states.size > 0 && !states.has(state.toLowerCase())) continue;
-      if (!seesAll && !call.allows('DESCRIBE', 'GROUP', id)) continue;
-      groups.push({ groupId: id, protocolType, groupState: state, groupType: GROUP_TYPE });
-    }
+  const seesAll = call.allows('DESCRIBE', 'CLUSTER', CLUSTER);
+  for (const { id, state, protocolType, type } of broker.groups.groups()) {
+    if (types.size > 0 && !types.has(type)) continue;
+    if (states.size > 0 && !states.has(state.toLowerCase())) continue;
+    if (!seesAll && !call.allows('DESCRIBE', 'GROUP', id)) continue;
+    groups.push({ groupId: id, protocolType, groupState: state, groupType: type });
   }
   broker.groups.whenDurable(() => call.reply({ errorCode: 0, groups }));
 }

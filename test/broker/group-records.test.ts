@@ -160,7 +160,7 @@ test('older record versions are read', (t) => {
 
 test('keys of other kinds are skipped', (t) => {
   const record = { offset: 0, timestamp: 0, headers: [], value: null };
-  t.is(decodeGroupEvent({ ...record, key: Buffer.from('00030002', 'hex') }), undefined);
+  t.is(decodeGroupEvent({ ...record, key: Buffer.from('00630002', 'hex') }), undefined);
   t.is(decodeGroupEvent({ ...record, key: null }), undefined);
 });
 

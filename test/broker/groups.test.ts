@@ -71,6 +71,7 @@ class Bench {
           return `${event.group} ${event.topic}-${event.partition}=${event.committed.offset}`;
         if (event.kind === 'offset gone') return `${event.group} ${event.topic}-${event.partition} gone`;
         if (event.kind === 'group gone') return `${event.group} gone`;
+        if (event.kind !== 'group') return `${event.group} ${event.kind}`;
         return `${event.group} generation ${event.value.generation} of ${event.value.members.length}`;
       }),
     );
@@ -78,7 +79,7 @@ class Bench {
 
   group(id: string): Group {
     const group = this.groups.get(id);
-    if (group === undefined) throw new Error(`no group '${id}'`);
+    if (group?.type !== 'classic') throw new Error(`no classic group '${id}'`);
     return group;
   }
 
@@ -117,6 +118,7 @@ class Bench {
         instanceId: null,
         generation: -1,
         retentionMs: -1,
+        isOldVersion: false,
         unknownGroupError: 'ILLEGAL_GENERATION',
         offsets: Object.entries(offsets).map(([name, offset]) => {
           const [topic, partition] = name.split('-');

@@ -1,0 +1,659 @@
+/**
+ * One group of the consumer protocol (KIP-848): the broker decides who has which partition and tells each member in the
+ * answer to its heartbeat. A plain synchronous state machine without I/O, clock or randomness.
+ *
+ *   group epoch   rises when members, subscriptions or the subscribed topics change
+ *   target        who should have what, computed for a group epoch by an assignor
+ *   progress      what each member has; it moves towards the target at its own pace (consumer-member.ts)
+ *
+ * Always true: everything that outlives a restart changes by events alone, in `apply`, so a group that is read from the
+ * log is the one that wrote it; a partition is given to a member only when no other holds it or has yet to give it up.
+ * Refusals are thrown as `MillraceError` before anything is decided.
+ */
+import { type ErrorCode, MillraceError } from '../protocol/errors.ts';
+import { type AssignorMember, assignors, type Partitions } from './consumer-assignors.ts';
+import {
+  type ConsumerGroupEvent,
+  consumerGroupEventBytes,
+  profileBytes,
+  type ResolvedRegex,
+} from './consumer-group-records.ts';
+import {
+  type ConsumerMember,
+  isSameHeld,
+  isSameNames,
+  isSameProfile,
+  isSameProgress,
+  isWithin,
+  type MemberProfile,
+  type MemberProgress,
+  MEMBER_STATES,
+  NEW_PROGRESS,
+  NO_HELD,
+  reconcile,
+} from './consumer-member.ts';
+import type { Options } from './config.ts';
+import { GroupOffsets } from './group-offsets.ts';
+import type { MemberIdentity } from './group-roster.ts';
+import { PartitionHolders } from './partition-holders.ts';
+import { metadataHash, Subscriptions, type TopicCatalog } from './subscriptions.ts';
+import { compileTopicRegex } from './topic-regex.ts';
+import type { Instant } from './group.ts';
+
+export type ConsumerGroupState = 'Empty' | 'Assigning' | 'Reconciling' | 'Stable' | 'Dead';
+
+/** Where a consumer group's decisions go, and what it must know of the broker. */
+export interface ConsumerGroupHost {
+  /** Gives the events their place in the commit order and applies them. */
+  commit(events: readonly ConsumerGroupEvent[]): void;
+  readonly options: Pick<
+    Options,
+    | 'group.consumer.session.timeout.ms'
+    | 'group.consumer.heartbeat.interval.ms'
+    | 'group.consumer.max.size'
+    | 'group.consumer.assignors'
+    | 'group.consumer.assignment.interval.ms'
+    | 'message.max.bytes'
+  >;
+  readonly topics: TopicCatalog;
+}
+
+export interface ConsumerHeartbeat {
+  readonly groupId: string;
+  readonly memberId: string;
+  /** 0: joins. */
+  readonly memberEpoch: number;
+  readonly clientId: string;
+  readonly clientHost: string;
+  /** Null in the following: as before. */
+  readonly instanceId: string | null;
+  readonly rackId: string | null;
+  /** -1: as before. */
+  readonly rebalanceTimeoutMs: number;
+  readonly topicNames: readonly string[] | null;
+  readonly topicRegex: string | null;
+  readonly assignor: string | null;
+  /** What the member has; null if it does not say. */
+  readonly owned: Partitions | null;
+  /** Whether the member may know of a topic that a regular expression finds. */
+  canSee(topic: string): boolean;
+}
+
+export interface ConsumerHeartbeatAnswer {
+  readonly memberId: string;
+  readonly memberEpoch: number;
+  readonly heartbeatIntervalMs: number;
+  /** Null: as before. */
+  readonly assignment: Partitions | null;
+}
+
+/** Epochs that say goodbye. */
+export const LEAVE_EPOCH = -1;
+export const LEAVE_STATIC_EPOCH = -2;
+
+interface Session {
+  deadlineMs: number;
+  /** When a member that does not give up its partitions is put out; infinity if it has none to give up. */
+  revokeDeadlineMs: number;
+}
+
+export class ConsumerGroup {
+  readonly type = 'consumer';
+  readonly protocolType = 'consumer';
+  readonly id: string;
+  readonly offsets: GroupOffsets;
+  /** `tick` has work at this time; never later than the soonest deadline. */
+  nextDeadlineMs = Number.POSITIVE_INFINITY;
+  readonly #host: ConsumerGroupHost;
+  #epoch = 0;
+  #metadataHash = 0;
+  #targetEpoch = 0;
+  #targetTimeMs = 0;
+  readonly #members = new Map<string, ConsumerMember>();
+  readonly #targets = new Map<string, Partitions>();
+  readonly #regexes = new Map<string, ResolvedRegex>();
+  readonly #sessions = new Map<string, Session>();
+  readonly #staticIds = new Map<string, string>();
+  readonly #holders = new PartitionHolders();
+  readonly #subscriptions = new Subscriptions();
+  /** Version of the topics that `#metadataHash` and the regular expressions were last compared with. */
+  #topicsVersion = -1;
+  #membersBytes = 0;
+
+  constructor(id: string, host: ConsumerGroupHost, offsets = new GroupOffsets()) {
+    this.id = id;
+    this.#host = host;
+    this.offsets = offsets;
+  }
+
+  get state(): ConsumerGroupState {
+    if (this.#members.size === 0) return 'Empty';
+    if (this.#epoch > this.#targetEpoch) return 'Assigning';
+    for (const { progress } of this.#members.values()) {
+      if (progress.state !== MEMBER_STATES.stable || progress.epoch !== this.#targetEpoch) return 'Reconciling';
+    }
+    return 'Stable';
+  }
+  get epoch(): number {
+    return this.#epoch;
+  }
+  get targetEpoch(): number {
+    return this.#targetEpoch;
+  }
+  /** In the order in which they came. */
+  get members(): readonly ConsumerMember[] {
+    return [...this.#members.values()];
+  }
+  has(memberId: string): boolean {
+    return this.#members.has(memberId);
+  }
+  target(memberId: string): Partitions {
+    return this.#targets.get(memberId) ?? new Map();
+  }
+  /** The assignor that most members ask for, the broker's first if none does. */
+  get assignorName(): string {
+    const votes = new Map<string, number>();
+    for (const { profile } of this.#members.values()) {
+      if (profile.assignor !== null) votes.set(profile.assignor, (votes.get(profile.assignor) ?? 0) + 1);
+    }
+    let elected = this.#assignorNames[0];
+    let most = 0;
+    for (const [name, count] of votes) {
+      if (count <= most) continue;
+      elected = name;
+      most = count;
+    }
+    return elected;
+  }
+  /** About the memory that members take. */
+  get membersBytes(): number {
+    return this.#membersBytes;
+  }
+  /** Whether there is nothing to remember. */
+  get isBlank(): boolean {
+    return this.isVacant && this.#epoch === 0 && this.offsets.count === 0;
+  }
+  get isVacant(): boolean {
+    return this.#members.size === 0;
+  }
+  isSubscribedTo(topic: string): boolean {
+    if (this.#subscriptions.has(topic)) return true;
+    for (const { topics } of this.#regexes.values()) if (topics.includes(topic)) return true;
+    return false;
+  }
+  /** From when an offset's retention counts (KIP-211): always from its commit. */
+  retentionStart(): 'commit' {
+    return 'commit';
+  }
+
+  get #assignorNames(): readonly string[] {
+    return this.#host.options['group.consumer.assignors'].split(',').map((name) => name.trim());
+  }
+
+  /** Throws what the answer says. */
+  heartbeat(now: Instant, request: ConsumerHeartbeat): ConsumerHeartbeatAnswer {
+    const { predecessor, before } = this.#find(request);
+    const profile = this.#profile(predecessor?.profile ?? before?.profile, request);
+    this.#checkProfile(request, profile, before?.profile);
+
+    const events: ConsumerGroupEvent[] = [];
+    const isNew = before === undefined;
+    if (predecessor !== undefined) this.#replace(predecessor, request.memberId, profile, events);
+    else if (isNew || !isSameProfile(before.profile, profile))
+      events.push(this.#memberEvent(request.memberId, profile));
+    const former = (predecessor ?? before)?.profile;
+    const hasNewNames = !isSameNames(former?.topicNames ?? [], profile.topicNames);
+    const hasNewRegex = (former?.topicRegex ?? '') !== (profile.topicRegex ?? '');
+    const hasBump = hasNewNames || hasNewRegex || (former?.assignor ?? null) !== profile.assignor;
+    // A group begins at 1, as Kafka's: nobody has joined at 0. In one commit with what it is raised for: a member that is known without it would never get a target.
+    const epoch = Math.max(this.#epoch, 1) + (hasBump ? 1 : 0);
+    if (epoch !== this.#epoch) events.unshift(this.#epochEvent(epoch, this.#metadataHash));
+    if (events.length > 0) this.#host.commit(events);
+    this.#touch(request.memberId, now);
+    if (hasBump || this.#topicsVersion !== this.#host.topics.version) this.#refresh(now, request, hasBump);
+    this.#assign(now);
+
+    const member = this.#member(request.memberId);
+    const reached = this.#reconcile(member, request.owned ?? undefined, hasNewNames || hasNewRegex);
+    if (reached !== member.progress) {
+      this.#host.commit([{ kind: 'consumer member progress', group: this.id, member: member.id, value: reached }]);
+    }
+    this.#expectRevocation(now, request.memberId, reached);
+
+    const isFull =
+      request.rebalanceTimeoutMs !== -1 &&
+      (request.topicNames !== null || request.topicRegex !== null) &&
+      request.owned !== null;
+    const isTold =
+      request.memberEpoch === 0 || isFull || !isSameHeld((before ?? member).progress.assigned, reached.assigned);
+    return {
+      memberId: request.memberId,
+      memberEpoch: reached.epoch,
+      heartbeatIntervalMs: this.#host.options['group.consumer.heartbeat.interval.ms'],
+      assignment: isTold ? indexesOf(reached) : null,
+    };
+  }
+
+  /** A goodbye, for good or (a static member) for now. Throws what the answer says. */
+  leave(request: MemberIdentity & { readonly memberEpoch: number }): ConsumerHeartbeatAnswer {
+    const { memberId, instanceId, memberEpoch } = request;
+    const member = instanceId === null ? this.#members.get(memberId) : this.#staticMember(instanceId, memberId);
+    if (member === undefined) throw this.#unknown(memberId);
+    if (memberEpoch === LEAVE_STATIC_EPOCH && instanceId !== null) {
+      const progress = { ...member.progress, epoch: LEAVE_STATIC_EPOCH, revoking: NO_HELD };
+      this.#host.commit([{ kind: 'consumer member progress', group: this.id, member: member.id, value: progress }]);
+    } else {
+      this.#remove([member]);
+    }
+    return { memberId, memberEpoch, heartbeatIntervalMs: 0, assignment: null };
+  }
+
+  /** LeaveGroup of the classic protocol, for administrators: they name static members by their instance id alone. */
+  evict(leaving: readonly MemberIdentity[]): ErrorCode[] {
+    const removed = new Set<ConsumerMember>();
+    const results = leaving.map(({ memberId, instanceId }): ErrorCode => {
+      const holderId = instanceId === null ? memberId : (this.#staticIds.get(instanceId) ?? '');
+      const member = this.#members.get(holderId);
+      if (member === undefined) return 'UNKNOWN_MEMBER_ID';
+      if (memberId !== '' && memberId !== holderId) return 'FENCED_INSTANCE_ID';
+      removed.add(member);
+      return 'NONE';
+    });
+    if (removed.size > 0) this.#remove([...removed]);
+    return results;
+  }
+
+  /** Why this commit is refused, if it is. */
+  commitRefusal(
+    _now: Instant,
+    request: {
+      readonly memberId: string;
+      readonly generation: number;
+      readonly isOldVersion: boolean;
+      readonly offsets: readonly { readonly topicId: string; readonly partition: number }[];
+    },
+  ): ErrorCode | undefined {
+    // Administrators may move the offsets of a group that nobody is in.
+    if (request.generation < 0 && this.#members.size === 0) return undefined;
+    const member = this.#members.get(request.memberId);
+    if (member === undefined) return 'UNKNOWN_MEMBER_ID';
+    if (request.isOldVersion) return 'UNSUPPORTED_VERSION';
+    const { epoch, assigned } = member.progress;
+    if (request.generation === epoch) return undefined;
+    if (request.generation > epoch) return 'STALE_MEMBER_EPOCH';
+    // An answer may have overtaken the commit (KIP-1251): what the member had at that epoch is still its own.
+    const isOwn = request.offsets.every(({ topicId, partition }) => {
+      const since = assigned.get(topicId)?.get(partition);
+      return since !== undefined && request.generation >= since;
+    });
+    return isOwn ? undefined : 'STALE_MEMBER_EPOCH';
+  }
+
+  /** Why offsets are not told, if so. `memberId` null with a negative epoch: whoever asks is not a member. */
+  fetchRefusal(memberId: string | null, memberEpoch: number): ErrorCode | undefined {
+    if (memberId === null && memberEpoch < 0) return undefined;
+    const member = this.#members.get(memberId ?? '');
+    if (member === undefined) return 'UNKNOWN_MEMBER_ID';
+    return member.progress.epoch === memberEpoch ? undefined : 'STALE_MEMBER_EPOCH';
+  }
+
+  /** After a restart: sessions start anew. */
+  restartSessions(now: Instant): void {
+    for (const { id, progress } of this.#members.values()) {
+      this.#touch(id, now);
+      this.#expectRevocation(now, id, progress);
+    }
+  }
+
+  /** Puts out whoever has been silent, or has kept what it was told to give up, for too long. */
+  tick(now: Instant): void {
+    const nowMs = now.monotonicMs;
+    const late = [...this.#members.values()].filter(({ id }) => {
+      const session = this.#sessions.get(id);
+      return session !== undefined && Math.min(session.deadlineMs, session.revokeDeadlineMs) <= nowMs;
+    });
+    if (late.length > 0) this.#remove(late);
+    this.nextDeadlineMs = Number.POSITIVE_INFINITY;
+    for (const { deadlineMs, revokeDeadlineMs } of this.#sessions.values()) {
+      this.#expect(Math.min(deadlineMs, revokeDeadlineMs));
+    }
+  }
+
+  /** What the log must hold for this group to be read again. */
+  *live(): Iterable<ConsumerGroupEvent> {
+    const group = this.id;
+    if (this.#epoch === 0 && this.#members.size === 0) return;
+    const value = { epoch: this.#epoch, metadataHash: this.#metadataHash };
+    yield { kind: 'consumer group', group, value };
+    for (const { id, profile } of this.#members.values()) {
+      yield { kind: 'consumer member', group, member: id, value: profile };
+    }
+    for (const [regex, resolved] of this.#regexes) yield { kind: 'consumer regex', group, regex, value: resolved };
+    for (const [member, target] of this.#targets)
+      yield { kind: 'consumer member target', group, member, value: target };
+    yield { kind: 'consumer target', group, value: { epoch: this.#targetEpoch, timeMs: this.#targetTimeMs } };
+    for (const { id, progress } of this.#members.values()) {
+      yield { kind: 'consumer member progress', group, member: id, value: progress };
+    }
+  }
+
+  /** What ends a group without members. */
+  endEvents(): ConsumerGroupEvent[] {
+    if (this.#epoch === 0) return [];
+    return [
+      { kind: 'consumer target', group: this.id, value: null },
+      { kind: 'consumer group', group: this.id, value: null },
+    ];
+  }
+
+  apply(event: ConsumerGroupEvent): void {
+    switch (event.kind) {
+      case 'consumer group':
+        this.#epoch = event.value?.epoch ?? 0;
+        this.#metadataHash = event.value?.metadataHash ?? 0;
+        return;
+      case 'consumer member':
+        return this.#applyMember(event.member, event.value);
+      case 'consumer target':
+        this.#targetEpoch = event.value?.epoch ?? 0;
+        this.#targetTimeMs = event.value?.timeMs ?? 0;
+        return;
+      case 'consumer member target':
+        if (event.value === null) this.#targets.delete(event.member);
+        else this.#targets.set(event.member, event.value);
+        return;
+      case 'consumer member progress':
+        return this.#applyProgress(event.member, event.value ?? NEW_PROGRESS);
+      case 'consumer regex':
+        if (event.value === null) this.#regexes.delete(event.regex);
+        else this.#regexes.set(event.regex, event.value);
+        return;
+    }
+  }
+
+  #applyMember(id: string, profile: MemberProfile | null): void {
+    const before = this.#members.get(id);
+    if (before !== undefined) {
+      this.#membersBytes -= memberBytes(id, before.profile);
+      this.#subscriptions.remove(before.profile.topicNames);
+      const { instanceId } = before.profile;
+      if (instanceId !== null && this.#staticIds.get(instanceId) === id) this.#staticIds.delete(instanceId);
+    }
+    if (profile === null) {
+      this.#members.delete(id);
+      this.#sessions.delete(id);
+      return;
+    }
+    this.#members.set(id, { id, profile, progress: before?.progress ?? NEW_PROGRESS });
+    this.#membersBytes += memberBytes(id, profile);
+    this.#subscriptions.add(profile.topicNames);
+    if (profile.instanceId !== null) this.#staticIds.set(profile.instanceId, id);
+  }
+
+  #applyProgress(id: string, progress: MemberProgress): void {
+    const before = this.#members.get(id);
+    // The end of a member that is gone already.
+    if (before === undefined) return;
+    this.#holders.remove(id, before.progress);
+    this.#holders.add(id, progress);
+    this.#members.set(id, { ...before, progress });
+  }
+
+  /** The member that asks; with the static member whose place it takes, if it takes one. */
+  #find(request: ConsumerHeartbeat): { predecessor?: ConsumerMember; before?: ConsumerMember } {
+    const { memberId, memberEpoch, instanceId } = request;
+    const known = this.#members.get(memberId);
+    const sizeMax = this.#host.options['group.consumer.max.size'];
+    if (known === undefined && this.#members.size >= sizeMax) {
+      const message = `The consumer group has reached its maximum capacity of ${sizeMax} members.`;
+      throw new MillraceError('GROUP_MAX_SIZE_REACHED', message);
+    }
+    if (memberEpoch > 0) {
+      const member = instanceId === null ? known : this.#staticMember(instanceId, memberId);
+      if (member === undefined) throw this.#unknown(memberId);
+      checkEpoch(member, request);
+      return { before: member };
+    }
+    if (instanceId === null) return known === undefined ? {} : { before: known };
+    const holder = this.#members.get(this.#staticIds.get(instanceId) ?? '');
+    if (holder === undefined) return known === undefined ? {} : { before: known };
+    if (holder.progress.epoch !== LEAVE_STATIC_EPOCH) {
+      throw new MillraceError(
+        'UNRELEASED_INSTANCE_ID',
+        `Static member ${memberId} with instance id ${instanceId} cannot join the group because the instance id is owned by ${holder.id} member.`,
+      );
+    }
+    return { predecessor: holder };
+  }
+
+  #staticMember(instanceId: string, memberId: string): ConsumerMember {
+    const holder = this.#members.get(this.#staticIds.get(instanceId) ?? '');
+    if (holder === undefined) throw new MillraceError('UNKNOWN_MEMBER_ID', `Instance id ${instanceId} is unknown.`);
+    if (holder.id !== memberId) {
+      throw new MillraceError(
+        'FENCED_INSTANCE_ID',
+        `Static member ${memberId} with instance id ${instanceId} was fenced by member ${holder.id}.`,
+      );
+    }
+    return holder;
+  }
+
+  #unknown(memberId: string): MillraceError {
+    return new MillraceError('UNKNOWN_MEMBER_ID', `Member ${memberId} is not a member of group ${this.id}.`);
+  }
+
+  #member(id: string): ConsumerMember {
+    const member = this.#members.get(id);
+    if (member === undefined) throw new Error(`no member '${id}' in consumer group '${this.id}'`);
+    return member;
+  }
+
+  #profile(before: MemberProfile | undefined, request: ConsumerHeartbeat): MemberProfile {
+    return {
+      instanceId: request.instanceId ?? before?.instanceId ?? null,
+      rackId: request.rackId ?? before?.rackId ?? null,
+      clientId: request.clientId,
+      clientHost: request.clientHost,
+      topicNames: request.topicNames === null ? (before?.topicNames ?? []) : [...new Set(request.topicNames)].sort(),
+      topicRegex: request.topicRegex ?? before?.topicRegex ?? null,
+      rebalanceTimeoutMs:
+        request.rebalanceTimeoutMs === -1 ? (before?.rebalanceTimeoutMs ?? -1) : request.rebalanceTimeoutMs,
+      assignor: request.assignor ?? before?.assignor ?? null,
+    };
+  }
+
+  #checkProfile(request: ConsumerHeartbeat, profile: MemberProfile, before: MemberProfile | undefined): void {
+    const { topicRegex } = profile;
+    if (topicRegex !== null && topicRegex !== '' && topicRegex !== before?.topicRegex) compileTopicRegex(topicRegex);
+    const sizeBytes = consumerGroupEventBytes(this.#memberEvent(request.memberId, profile));
+    if (sizeBytes <= this.#host.options['message.max.bytes'] / 2) return;
+    throw new MillraceError('INVALID_REQUEST', 'The subscription is larger than the group log takes.');
+  }
+
+  #memberEvent(member: string, value: MemberProfile): ConsumerGroupEvent {
+    return { kind: 'consumer member', group: this.id, member, value };
+  }
+
+  #endMember(member: string): ConsumerGroupEvent[] {
+    return [
+      { kind: 'consumer member progress', group: this.id, member, value: null },
+      { kind: 'consumer member target', group: this.id, member, value: null },
+      { kind: 'consumer member', group: this.id, member, value: null },
+    ];
+  }
+
+  /** A static member came back, perhaps under a new id: it takes over what the old one had and should have. */
+  #replace(old: ConsumerMember, id: string, profile: MemberProfile, events: ConsumerGroupEvent[]): void {
+    const target = this.#targets.get(old.id);
+    const progress = { ...old.progress, epoch: 0, previousEpoch: 0 };
+    events.push(...this.#endMember(old.id), this.#memberEvent(id, profile));
+    if (target !== undefined)
+      events.push({ kind: 'consumer member target', group: this.id, member: id, value: target });
+    events.push({ kind: 'consumer member progress', group: this.id, member: id, value: progress });
+  }
+
+  /** Takes members out; the others get their partitions with the next target. */
+  #remove(members: readonly ConsumerMember[]): void {
+    const gone = new Set(members.map(({ id }) => id));
+    const events = members.flatMap(({ id }) => this.#endMember(id));
+    for (const regex of this.#regexes.keys()) {
+      const isUsed = [...this.#members.values()].some(
+        ({ id, profile }) => !gone.has(id) && profile.topicRegex === regex,
+      );
+      if (!isUsed) events.push({ kind: 'consumer regex', group: this.id, regex, value: null });
+    }
+    // The epoch first: if only part of this survives, there is a new target and the rest runs into its session timeout.
+    const epoch = this.#epoch + 1;
+    const isLast = gone.size === this.#members.size;
+    // Nobody is left to assign anything to; who comes next need not wait.
+    if (isLast) events.push({ kind: 'consumer target', group: this.id, value: { epoch, timeMs: 0 } });
+    this.#host.commit([this.#epochEvent(epoch, this.#metadataHash), ...events]);
+  }
+
+  #epochEvent(epoch: number, hash: number): ConsumerGroupEvent {
+    return { kind: 'consumer group', group: this.id, value: { epoch, metadataHash: hash } };
+  }
+
+  /** Looks at the topics again, as they or the subscriptions have changed; raises the epoch if it has not been raised. */
+  #refresh(now: Instant, request: ConsumerHeartbeat, hasBump: boolean): void {
+    const { topics } = this.#host;
+    const events = this.#resolveRegexes(now, request);
+    if (events.length > 0) this.#host.commit(events);
+    const hash = metadataHash(this.#subscribedTopics(), topics);
+    this.#topicsVersion = topics.version;
+    if (hash === this.#metadataHash) return;
+    this.#host.commit([this.#epochEvent(hasBump ? this.#epoch : this.#epoch + 1, hash)]);
+  }
+
+  #resolveRegexes(now: Instant, request: ConsumerHeartbeat): ConsumerGroupEvent[] {
+    const { topics } = this.#host;
+    const used = new Set<string>();
+    for (const { profile } of this.#members.values()) if (profile.topicRegex) used.add(profile.topicRegex);
+    const events: ConsumerGroupEvent[] = [];
+    for (const regex of used) {
+      const known = this.#regexes.get(regex);
+      if (known !== undefined && this.#topicsVersion === topics.version) continue;
+      const compiled = compileTopicRegex(regex);
+      const found = [...topics.names()].filter((name) => compiled.matches(name) && request.canSee(name)).sort();
+      if (known !== undefined && isSameNames(known.topics, found)) continue;
+      const value = { topics: found, version: topics.version, timeMs: now.wallMs };
+      events.push({ kind: 'consumer regex', group: this.id, regex, value });
+    }
+    for (const regex of this.#regexes.keys()) {
+      if (!used.has(regex)) events.push({ kind: 'consumer regex', group: this.id, regex, value: null });
+    }
+    return events;
+  }
+
+  #subscribedTopics(): Set<string> {
+    const names = new Set(this.#subscriptions.names());
+    for (const { topics } of this.#regexes.values()) for (const name of topics) names.add(name);
+    return names;
+  }
+
+  /** Computes a new target if the group has a newer epoch, at most once an interval. */
+  #assign(now: Instant): void {
+    if (this.#epoch <= this.#targetEpoch) return;
+    const intervalMs = this.#host.options['group.consumer.assignment.interval.ms'];
+    // A clock that was set back must not hold the group up.
+    const sinceMs = Math.abs(now.wallMs - this.#targetTimeMs);
+    if (this.#targetTimeMs !== 0 && sinceMs < intervalMs) return;
+    const partitionCounts = new Map<string, number>();
+    for (const name of this.#subscribedTopics()) {
+      const topic = this.#host.topics.get(name);
+      if (topic !== undefined) partitionCounts.set(topic.id, topic.partitionCount);
+    }
+    const members = [...this.#members.values()].map(({ id, profile }): AssignorMember => {
+      return { id, instanceId: profile.instanceId, topics: this.#topicIds(profile), current: this.target(id) };
+    });
+    const computed = assignors[this.assignorName](members, partitionCounts);
+    const events: ConsumerGroupEvent[] = [];
+    for (const [member, value] of computed) {
+      const old = this.#targets.get(member);
+      if (old === undefined || !isSamePartitions(old, value)) {
+        events.push({ kind: 'consumer member target', group: this.id, member, value });
+      }
+    }
+    // Last: a target of which only part survived is computed again.
+    const value = { epoch: this.#epoch, timeMs: now.wallMs };
+    this.#host.commit([...events, { kind: 'consumer target', group: this.id, value }]);
+  }
+
+  #topicIds({ topicNames, topicRegex }: MemberProfile): Set<string> {
+    const ids = new Set<string>();
+    const found = topicRegex === null ? undefined : this.#regexes.get(topicRegex)?.topics;
+    for (const name of found === undefined ? topicNames : new Set([...topicNames, ...found])) {
+      const topic = this.#host.topics.get(name);
+      if (topic !== undefined) ids.add(topic.id);
+    }
+    return ids;
+  }
+
+  #reconcile(member: ConsumerMember, owned: Partitions | undefined, hasNewSubscription: boolean): MemberProgress {
+    const { progress } = member;
+    const isThere = progress.state === MEMBER_STATES.stable && progress.epoch === this.#targetEpoch;
+    if (isThere && !hasNewSubscription) return progress;
+    const reached = reconcile(progress, {
+      targetEpoch: this.#targetEpoch,
+      target: this.target(member.id),
+      topics: this.#topicIds(member.profile),
+      hasNewSubscription,
+      owned,
+      isHeld: (topicId, partition) => this.#holders.has(topicId, partition),
+    });
+    return isSameProgress(progress, reached) ? progress : reached;
+  }
+
+  #touch(memberId: string, now: Instant): void {
+    const deadlineMs = now.monotonicMs + this.#host.options['group.consumer.session.timeout.ms'];
+    const session = this.#sessions.get(memberId);
+    if (session === undefined) this.#sessions.set(memberId, { deadlineMs, revokeDeadlineMs: Number.POSITIVE_INFINITY });
+    else session.deadlineMs = deadlineMs;
+    this.#expect(deadlineMs);
+  }
+
+  #expectRevocation(now: Instant, memberId: string, { state }: MemberProgress): void {
+    const session = this.#sessions.get(memberId);
+    if (session === undefined) return;
+    if (state !== MEMBER_STATES.unrevoked) session.revokeDeadlineMs = Number.POSITIVE_INFINITY;
+    else if (session.revokeDeadlineMs === Number.POSITIVE_INFINITY) {
+      session.revokeDeadlineMs = now.monotonicMs + Math.max(0, this.#member(memberId).profile.rebalanceTimeoutMs);
+      this.#expect(session.revokeDeadlineMs);
+    }
+  }
+
+  #expect(deadlineMs: number): void {
+    if (deadlineMs < this.nextDeadlineMs) this.nextDeadlineMs = deadlineMs;
+  }
+}
+
+/** The answer to the last heartbeat may have been lost: its epoch is fine as long as the member has nothing else. */
+function checkEpoch(member: ConsumerMember, { memberEpoch, owned }: ConsumerHeartbeat): void {
+  const { epoch, previousEpoch, assigned } = member.progress;
+  if (memberEpoch === epoch) return;
+  const isRetry = memberEpoch < epoch && memberEpoch === previousEpoch && owned !== null && isWithin(owned, assigned);
+  if (isRetry) return;
+  const comparison = memberEpoch > epoch ? 'greater' : 'smaller';
+  throw new MillraceError(
+    'FENCED_MEMBER_EPOCH',
+    `The consumer group member has a ${comparison} member epoch (${memberEpoch}) than the one known by the group coordinator (${epoch}). The member must abandon all its partitions and rejoin.`,
+  );
+}
+
+function indexesOf({ assigned }: MemberProgress): Partitions {
+  return new Map([...assigned].map(([topicId, partitions]) => [topicId, new Set(partitions.keys())]));
+}
+
+function isSamePartitions(a: Partitions, b: Partitions): boolean {
+  if (a.size !== b.size) return false;
+  for (const [topicId, partitions] of a) {
+    const others = b.get(topicId);
+    if (others === undefined || others.size !== partitions.size) return false;
+    for (const partition of partitions) if (!others.has(partition)) return false;
+  }
+  return true;
+}
+
+function memberBytes(id: string, profile: MemberProfile): number {
+  return 512 + 2 * id.length + 2 * profileBytes(profile);
+}

@@ -1,0 +1,214 @@
+/** Kafka's APIs of the consumer group protocol (KIP-848): ConsumerGroupHeartbeat and ConsumerGroupDescribe. */
+import { type ErrorCode, errors, MillraceError } from '../../protocol/errors.ts';
+import type {
+  ConsumerGroupDescribeRequest,
+  ConsumerGroupDescribeResponseInit,
+  ConsumerGroupHeartbeatRequest,
+  ConsumerGroupHeartbeatResponseInit,
+} from '../../protocol/kafka/messages.ts';
+import type { Broker } from '../broker.ts';
+import type { Partitions } from '../consumer-assignors.ts';
+import { type ConsumerGroup, LEAVE_EPOCH, LEAVE_STATIC_EPOCH } from '../consumer-group.ts';
+import type { ConsumerMember, MemberProgress } from '../consumer-member.ts';
+import { authorizedOperations } from './authorized-operations.ts';
+import type { Call } from './call.ts';
+import { failureOf } from './failure.ts';
+
+/** From this version on members make their own ids (KIP-1082) and may subscribe by a regular expression. */
+const OWN_ID_VERSION = 1;
+/** What a member of the consumer protocol is in ConsumerGroupDescribe (KIP-1099). */
+const CONSUMER_MEMBER = 1;
+
+type HeartbeatCall = Call<ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponseInit>;
+
+export function consumerGroupHeartbeat(broker: Broker, call: HeartbeatCall): void {
+  try {
+    checkAllowed(call);
+    checkRequest(call);
+    const response = answerHeartbeat(broker, call);
+    broker.groups.whenDurable(() => call.reply(response));
+  } catch (error) {
+    call.reply({ throttleTimeMs: 0, ...failureOf(error), memberEpoch: 0, heartbeatIntervalMs: 0 });
+  }
+}
+
+function checkAllowed(call: HeartbeatCall): void {
+  const { groupId, subscribedTopicNames } = call.request;
+  if (!call.allows('READ', 'GROUP', groupId)) throw new MillraceError('GROUP_AUTHORIZATION_FAILED');
+  for (const name of new Set(subscribedTopicNames ?? [])) {
+    if (!call.allows('DESCRIBE', 'TOPIC', name)) throw new MillraceError('TOPIC_AUTHORIZATION_FAILED');
+  }
+}
+
+/** What must hold for any group, with Kafka's words. */
+function checkRequest({ request, version }: HeartbeatCall): void {
+  const invalid = (message: string): MillraceError => new MillraceError('INVALID_REQUEST', message);
+  const { memberEpoch } = request;
+  const isGiven = (text: string | null): boolean => text === null || text.trim() !== '';
+  if (version >= OWN_ID_VERSION && !isGiven(request.memberId)) throw invalid("MemberId can't be empty.");
+  if (!isGiven(request.groupId)) throw invalid("GroupId can't be empty.");
+  if (!isGiven(request.instanceId)) throw invalid("InstanceId can't be empty.");
+  if (!isGiven(request.rackId)) throw invalid("RackId can't be empty.");
+  if (memberEpoch > 0 || memberEpoch === LEAVE_EPOCH) {
+    if (!isGiven(request.memberId)) throw invalid("MemberId can't be empty.");
+  } else if (memberEpoch === 0) {
+    if (request.rebalanceTimeoutMs === -1) throw invalid('RebalanceTimeoutMs must be provided in first request.');
+    if (request.topicPartitions === null || request.topicPartitions.length > 0) {
+      throw invalid('TopicPartitions must be empty when (re-)joining.');
+    }
+    if (request.subscribedTopicNames === null && request.subscribedTopicRegex === null) {
+      throw invalid('Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.');
+    }
+  } else if (memberEpoch === LEAVE_STATIC_EPOCH) {
+    if (!isGiven(request.memberId)) throw invalid("MemberId can't be empty.");
+    if (request.instanceId === null) throw invalid("InstanceId can't be null.");
+  } else {
+    throw invalid(`MemberEpoch is invalid.`);
+  }
+}
+
+function answerHeartbeat(broker: Broker, call: HeartbeatCall): ConsumerGroupHeartbeatResponseInit {
+  const { request, version } = call;
+  const { groupId, instanceId, memberEpoch } = request;
+  broker.groups.checkAssignor(request.serverAssignor);
+  const isLeaving = memberEpoch === LEAVE_EPOCH || memberEpoch === LEAVE_STATIC_EPOCH;
+  const memberId = request.memberId === '' && version < OWN_ID_VERSION ? broker.groups.newMemberId() : request.memberId;
+  const answer = isLeaving
+    ? broker.groups.consumerLeave(groupId, { memberId, instanceId, memberEpoch })
+    : broker.groups.consumerHeartbeat({
+        groupId,
+        memberId,
+        memberEpoch,
+        clientId: call.clientId,
+        clientHost: `/${call.connection.remoteHost}`,
+        instanceId,
+        rackId: request.rackId,
+        rebalanceTimeoutMs: request.rebalanceTimeoutMs,
+        topicNames: request.subscribedTopicNames,
+        topicRegex: request.subscribedTopicRegex,
+        assignor: request.serverAssignor,
+        owned: request.topicPartitions === null ? null : partitionsOf(request.topicPartitions),
+        canSee: (topic) => call.allows('DESCRIBE', 'TOPIC', topic),
+      });
+  return {
+    throttleTimeMs: 0,
+    errorCode: 0,
+    memberId: answer.memberId,
+    memberEpoch: answer.memberEpoch,
+    heartbeatIntervalMs: answer.heartbeatIntervalMs,
+    assignment: answer.assignment && { topicPartitions: topicPartitions(answer.assignment) },
+  };
+}
+
+function partitionsOf(topics: readonly { topicId: string; partitions: readonly number[] }[]): Partitions {
+  const owned = new Map<string, Set<number>>();
+  for (const { topicId, partitions } of topics) {
+    owned.set(topicId, new Set([...(owned.get(topicId) ?? []), ...partitions]));
+  }
+  return owned;
+}
+
+function topicPartitions(partitions: Partitions): { topicId: string; partitions: number[] }[] {
+  return [...partitions].map(([topicId, indexes]) => ({ topicId, partitions: sorted(indexes) }));
+}
+
+function sorted(indexes: Iterable<number>): number[] {
+  return [...indexes].sort((a, b) => a - b);
+}
+
+type DescribeCall = Call<ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponseInit>;
+type DescribedGroup = ConsumerGroupDescribeResponseInit['groups'][number];
+
+export function consumerGroupDescribe(broker: Broker, call: DescribeCall): void {
+  const described = new Set<string>();
+  const groups = call.request.groupIds.map((groupId): DescribedGroup => {
+    // Once is enough; a short request must not ask for an answer of any size.
+    if (described.has(groupId)) return undescribed(groupId, 'INVALID_REQUEST');
+    described.add(groupId);
+    if (!call.allows('DESCRIBE', 'GROUP', groupId)) return undescribed(groupId, 'GROUP_AUTHORIZATION_FAILED');
+    if (groupId.trim() === '') return undescribed(groupId, 'INVALID_GROUP_ID');
+    const group = broker.groups.get(groupId);
+    if (group?.type !== 'consumer') {
+      const message = group === undefined ? `Group ${groupId} not found.` : `Group ${groupId} is not a consumer group.`;
+      return undescribed(groupId, 'GROUP_ID_NOT_FOUND', message);
+    }
+    return describe(broker, call, group);
+  });
+  broker.groups.whenDurable(() => call.reply({ throttleTimeMs: 0, groups }));
+}
+
+function undescribed(groupId: string, error: ErrorCode, errorMessage: string | null = null): DescribedGroup {
+  return {
+    errorCode: errors[error].kafka,
+    errorMessage,
+    groupId,
+    groupState: '',
+    groupEpoch: 0,
+    assignmentEpoch: 0,
+    assignorName: '',
+    members: [],
+  };
+}
+
+function describe(broker: Broker, call: DescribeCall, group: ConsumerGroup): DescribedGroup {
+  const members = group.members.map((member) => describeMember(broker, group, member));
+  const names = new Set<string>();
+  for (const { assignment, targetAssignment, subscribedTopicNames } of members) {
+    for (const name of subscribedTopicNames) names.add(name);
+    for (const { topicName } of assignment.topicPartitions) names.add(topicName);
+    for (const { topicName } of targetAssignment.topicPartitions) names.add(topicName);
+  }
+  for (const name of names) {
+    if (call.allows('DESCRIBE', 'TOPIC', name)) continue;
+    const message = 'The described group uses topics that the client is not authorized to describe.';
+    return undescribed(group.id, 'TOPIC_AUTHORIZATION_FAILED', message);
+  }
+  return {
+    ...undescribed(group.id, 'NONE'),
+    groupState: group.state,
+    groupEpoch: group.epoch,
+    assignmentEpoch: group.targetEpoch,
+    assignorName: group.assignorName,
+    members,
+    ...(call.request.includeAuthorizedOperations
+      ? { authorizedOperations: authorizedOperations(call, 'GROUP', group.id) }
+      : {}),
+  };
+}
+
+function heldBy({ assigned, revoking }: MemberProgress): Map<string, Map<number, number>> {
+  const held = new Map<string, Map<number, number>>();
+  for (const partitions of [assigned, revoking]) {
+    for (const [topicId, epochs] of partitions) held.set(topicId, new Map([...(held.get(topicId) ?? []), ...epochs]));
+  }
+  return held;
+}
+
+function describeMember(
+  broker: Broker,
+  group: ConsumerGroup,
+  { id, profile, progress }: ConsumerMember,
+): DescribedGroup['members'][number] {
+  // Topics that are gone meanwhile have no name any more.
+  const named = (
+    partitions: Iterable<readonly [topicId: string, indexes: { keys(): Iterable<number> }]>,
+  ): { topicId: string; topicName: string; partitions: number[] }[] =>
+    [...partitions].flatMap(([topicId, indexes]) => {
+      const topic = broker.topics.getById(topicId);
+      return topic === undefined ? [] : [{ topicId, topicName: topic.name, partitions: sorted(indexes.keys()) }];
+    });
+  return {
+    memberId: id,
+    instanceId: profile.instanceId,
+    rackId: profile.rackId,
+    memberEpoch: progress.epoch,
+    clientId: profile.clientId,
+    clientHost: profile.clientHost,
+    subscribedTopicNames: profile.topicNames,
+    subscribedTopicRegex: profile.topicRegex ?? '',
+    // As Kafka: what the member is to give up is its own until it has done so.
+    assignment: { topicPartitions: named(heldBy(progress)) },
+    targetAssignment: { topicPartitions: named(group.target(id)) },
+    memberType: CONSUMER_MEMBER,
+  };
+}

@@ -1,0 +1,404 @@
+/**
+ * Regular expressions over topic names in RE2's syntax, for consumer groups that subscribe by one (KIP-848). The time is
+ * linear in the length of the name: the expression becomes a small automaton of which all states advance together, so
+ * no expression of a client can make the broker backtrack (docs/decisions/0021-regular-expressions.md).
+ *
+ * Always true: a name matches as a whole; names are ASCII. What RE2 does not know either (back references, look-around,
+ * possessive repetition) is refused. Whether a repetition is greedy does not matter for a whole match.
+ */
+import { MillraceError } from '../protocol/errors.ts';
+
+const PATTERN_LENGTH_MAX = 1_000;
+/** States of the automaton; bounds the work a character can cost. */
+const PROGRAM_SIZE_MAX = 1_000;
+/** As RE2. */
+const REPEAT_MAX = 1_000;
+const ASCII = 128;
+
+/** Which ASCII characters are in it: 0 or 1 each. */
+type CharSet = Uint8Array;
+type Anchor = 'start' | 'end' | 'word' | 'not word';
+type Node =
+  | { readonly kind: 'set'; readonly set: CharSet }
+  | { readonly kind: 'anchor'; readonly anchor: Anchor }
+  | { readonly kind: 'all'; readonly parts: readonly Node[] }
+  | { readonly kind: 'any'; readonly parts: readonly Node[] }
+  | { readonly kind: 'repeat'; readonly part: Node; readonly min: number; readonly max: number };
+type State =
+  | { readonly kind: 'set'; readonly set: CharSet; readonly next: number }
+  | { readonly kind: 'anchor'; readonly anchor: Anchor; readonly next: number }
+  | { readonly kind: 'split'; next: number; other: number }
+  | { readonly kind: 'match' };
+
+export interface TopicRegex {
+  matches(name: string): boolean;
+}
+
+/** Throws INVALID_REGULAR_EXPRESSION. */
+export function compileTopicRegex(pattern: string): TopicRegex {
+  if (pattern.length > PATTERN_LENGTH_MAX) {
+    throw refusal(pattern, `it is longer than ${PATTERN_LENGTH_MAX} characters`);
+  }
+  const program = new Program(pattern, new Parser(pattern).parse());
+  return { matches: (name) => program.matches(name) };
+}
+
+function refusal(pattern: string, reason: string): MillraceError {
+  return new MillraceError(
+    'INVALID_REGULAR_EXPRESSION',
+    `SubscribedTopicRegex \`${pattern.slice(0, 200)}\` is not a valid regular expression: ${reason}.`,
+  );
+}
+
+function setOf(isIn: (code: number) => boolean): CharSet {
+  const set = new Uint8Array(ASCII);
+  for (let code = 0; code < ASCII; code++) if (isIn(code)) set[code] = 1;
+  return set;
+}
+const rangesSet = (ranges: string): CharSet =>
+  setOf((code) => {
+    for (let at = 0; at < ranges.length; at += 2) {
+      if (code >= ranges.charCodeAt(at) && code <= ranges.charCodeAt(at + 1)) return true;
+    }
+    return false;
+  });
+const not = (set: CharSet): CharSet => setOf((code) => set[code] === 0);
+
+const DIGIT = rangesSet('09');
+const WORD = rangesSet('09AZ__az');
+const SPACE = rangesSet('\t\n\f\r  ');
+const ANY = setOf((code) => code !== 10);
+const EVERYTHING = setOf(() => true);
+const NAMED: Readonly<Record<string, CharSet>> = {
+  alnum: rangesSet('09AZaz'),
+  alpha: rangesSet('AZaz'),
+  ascii: EVERYTHING,
+  blank: rangesSet('\t\t  '),
+  cntrl: rangesSet('\0\x1f\x7f\x7f'),
+  digit: DIGIT,
+  graph: rangesSet('!~'),
+  lower: rangesSet('az'),
+  print: rangesSet(' ~'),
+  punct: rangesSet('!/:@[`{~'),
+  space: rangesSet('\t\r  '),
+  upper: rangesSet('AZ'),
+  word: WORD,
+  xdigit: rangesSet('09AFaf'),
+};
+const ESCAPED: Readonly<Record<string, CharSet>> = {
+  d: DIGIT,
+  D: not(DIGIT),
+  w: WORD,
+  W: not(WORD),
+  s: SPACE,
+  S: not(SPACE),
+};
+const CONTROL: Readonly<Record<string, number>> = { a: 7, f: 12, t: 9, n: 10, r: 13, v: 11 };
+const ANCHORS: Readonly<Record<string, Anchor>> = { A: 'start', z: 'end', b: 'word', B: 'not word' };
+
+class Parser {
+  readonly #pattern: string;
+  #at = 0;
+  #ignoresCase = false;
+
+  constructor(pattern: string) {
+    this.#pattern = pattern;
+  }
+
+  parse(): Node {
+    const node = this.#alternatives();
+    if (this.#at < this.#pattern.length) throw this.#refused('unexpected )');
+    return node;
+  }
+
+  #refused(reason: string): MillraceError {
+    return refusal(this.#pattern, `${reason} at character ${this.#at}`);
+  }
+
+  #take(text: string): boolean {
+    if (!this.#pattern.startsWith(text, this.#at)) return false;
+    this.#at += text.length;
+    return true;
+  }
+
+  #takeMatch(expression: RegExp): RegExpExecArray | null {
+    expression.lastIndex = this.#at;
+    const match = expression.exec(this.#pattern);
+    if (match !== null) this.#at = expression.lastIndex;
+    return match;
+  }
+
+  #next(): string {
+    const point = this.#pattern.codePointAt(this.#at);
+    if (point === undefined) throw this.#refused('unexpected end');
+    const character = String.fromCodePoint(point);
+    this.#at += character.length;
+    return character;
+  }
+
+  /** Up to a closing parenthesis or the end. */
+  #alternatives(): Node {
+    const parts: Node[] = [];
+    do parts.push(this.#sequence());
+    while (this.#take('|'));
+    return parts.length === 1 ? parts[0] : { kind: 'any', parts };
+  }
+
+  #sequence(): Node {
+    const parts: Node[] = [];
+    while (this.#at < this.#pattern.length && !'|)'.includes(this.#pattern[this.#at])) {
+      // Of a quotation only the last character is repeated.
+      const atoms = this.#take('\\Q') ? this.#quoted() : [this.#atom()];
+      const last = atoms.pop();
+      for (const atom of atoms) if (atom !== undefined) parts.push(atom);
+      if (last !== undefined) parts.push(this.#repeated(last));
+    }
+    return { kind: 'all', parts };
+  }
+
+  #repeated(part: Node): Node {
+    const range = this.#range();
+    if (range === undefined) return part;
+    this.#take('?');
+    if (this.#range() !== undefined) throw this.#refused('repetition of a repetition');
+    return { kind: 'repeat', part, ...range };
+  }
+
+  #range(): { min: number; max: number } | undefined {
+    if (this.#take('*')) return { min: 0, max: Number.POSITIVE_INFINITY };
+    if (this.#take('+')) return { min: 1, max: Number.POSITIVE_INFINITY };
+    if (this.#take('?')) return { min: 0, max: 1 };
+    const match = this.#takeMatch(/\{(\d+)(,(\d*))?\}/y);
+    if (match === null) return undefined;
+    const min = Number(match[1]);
+    let max = min;
+    if (match[2] !== undefined) max = match[3] === '' ? Number.POSITIVE_INFINITY : Number(match[3]);
+    const isTooOften = min > REPEAT_MAX || (Number.isFinite(max) && max > REPEAT_MAX);
+    if (isTooOften || max < min) throw this.#refused('invalid repetition');
+    return { min, max };
+  }
+
+  /** Undefined for what only sets flags. */
+  #atom(): Node | undefined {
+    if (this.#take('(')) return this.#group();
+    if (this.#take('[')) return { kind: 'set', set: this.#class() };
+    if (this.#take('.')) return { kind: 'set', set: ANY };
+    if (this.#take('^')) return { kind: 'anchor', anchor: 'start' };
+    if (this.#take('$')) return { kind: 'anchor', anchor: 'end' };
+    if (this.#take('\\')) {
+      const anchor = ANCHORS[this.#pattern[this.#at] ?? ''];
+      if (anchor === undefined) return { kind: 'set', set: this.#escape() };
+      this.#at++;
+      return { kind: 'anchor', anchor };
+    }
+    if ('*+?'.includes(this.#pattern[this.#at])) throw this.#refused('nothing to repeat');
+    return { kind: 'set', set: this.#literal(this.#next()) };
+  }
+
+  #group(): Node | undefined {
+    const ignoredCase = this.#ignoresCase;
+    if (this.#take('?')) {
+      const name = this.#takeMatch(/P?<[A-Za-z_]\w*>/y);
+      if (name === null) {
+        const flags = this.#takeMatch(/([imsU]*)(?:-([imsU]+))?([:)])/y);
+        if (flags === null) throw this.#refused('this kind of group is not supported');
+        if (flags[1].includes('i')) this.#ignoresCase = true;
+        if (flags[2]?.includes('i')) this.#ignoresCase = false;
+        if (flags[3] === ')') return undefined;
+      }
+    }
+    const node = this.#alternatives();
+    if (!this.#take(')')) throw refusal(this.#pattern, 'missing closing )');
+    this.#ignoresCase = ignoredCase;
+    return node;
+  }
+
+  #quoted(): (Node | undefined)[] {
+    const end = this.#pattern.indexOf('\\E', this.#at);
+    const text = this.#pattern.slice(this.#at, end < 0 ? undefined : end);
+    this.#at = end < 0 ? this.#pattern.length : end + 2;
+    return Array.from(text).map((character) => ({ kind: 'set', set: this.#literal(character) }));
+  }
+
+  #literal(character: string): CharSet {
+    return this.#codes(character.codePointAt(0) ?? 0);
+  }
+
+  #codes(first: number, last = first): CharSet {
+    const isIn = (code: number): boolean => code >= first && code <= last;
+    if (!this.#ignoresCase) return setOf(isIn);
+    return setOf((code) => {
+      const character = String.fromCharCode(code);
+      return isIn(character.toLowerCase().charCodeAt(0)) || isIn(character.toUpperCase().charCodeAt(0));
+    });
+  }
+
+  /** After a backslash. */
+  #escape(): CharSet {
+    const property = this.#takeMatch(/([pP])(?:\{(\^?)(\w+)\}|([A-Z]))/y);
+    if (property !== null) {
+      const set = this.#property(property[3] ?? property[4]);
+      return (property[1] === 'P') !== (property[2] === '^') ? not(set) : set;
+    }
+    const known = ESCAPED[this.#pattern[this.#at] ?? ''];
+    if (known !== undefined) {
+      this.#at++;
+      return known;
+    }
+    return this.#codes(this.#escapedCode());
+  }
+
+  #escapedCode(): number {
+    const hex = this.#takeMatch(/x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,6})\})/y);
+    if (hex !== null) return Number.parseInt(hex[1] ?? hex[2], 16);
+    const octal = this.#takeMatch(/0[0-7]{0,2}|[1-7][0-7]{1,2}/y);
+    if (octal !== null) return Number.parseInt(octal[0], 8);
+    const character = this.#next();
+    const control = CONTROL[character];
+    if (control !== undefined) return control;
+    if (/[0-9A-Za-z]/.test(character)) throw this.#refused('invalid escape sequence');
+    return character.codePointAt(0) ?? 0;
+  }
+
+  #property(name: string): CharSet {
+    for (const property of name === 'Any' ? ['Any'] : [name, `Script=${name}`]) {
+      try {
+        // One character is tested at a time: nothing to backtrack.
+        const expression = new RegExp(`^\\p{${property}}$`, 'u');
+        return setOf((code) => expression.test(String.fromCharCode(code)));
+      } catch {
+        // Not a category: perhaps a script.
+      }
+    }
+    throw this.#refused('invalid character class');
+  }
+
+  /** After the opening bracket. */
+  #class(): CharSet {
+    const isNegated = this.#take('^');
+    const set = new Uint8Array(ASCII);
+    const add = (other: CharSet): void => {
+      for (let code = 0; code < ASCII; code++) if (other[code] === 1) set[code] = 1;
+    };
+    for (let isFirst = true; isFirst || this.#pattern[this.#at] !== ']'; isFirst = false) {
+      const named = this.#takeMatch(/\[:(\^?)(\w+):\]/y);
+      if (named !== null) {
+        if (!Object.hasOwn(NAMED, named[2])) throw this.#refused('invalid character class');
+        add(named[1] === '^' ? not(NAMED[named[2]]) : NAMED[named[2]]);
+        continue;
+      }
+      if (/^\\[pPdDwWsS]/.test(this.#pattern.slice(this.#at, this.#at + 2))) {
+        this.#at++;
+        add(this.#escape());
+        continue;
+      }
+      const first = this.#classCode();
+      let last = first;
+      if (this.#pattern[this.#at] === '-' && this.#pattern[this.#at + 1] !== ']') {
+        this.#at++;
+        last = this.#classCode();
+        if (last < first) throw this.#refused('invalid character class range');
+      }
+      add(this.#codes(first, last));
+    }
+    this.#at++;
+    return isNegated ? not(set) : set;
+  }
+
+  #classCode(): number {
+    if (this.#take('\\')) return this.#escapedCode();
+    return this.#next().codePointAt(0) ?? 0;
+  }
+}
+
+class Program {
+  readonly #pattern: string;
+  readonly #states: State[] = [{ kind: 'match' }];
+  readonly #first: number;
+  /** State → step in which it was reached last. */
+  readonly #reached: Float64Array;
+  #step = 0;
+  #visits = 0;
+
+  constructor(pattern: string, node: Node) {
+    this.#pattern = pattern;
+    this.#first = this.#compile(node, 0);
+    this.#reached = new Float64Array(this.#states.length);
+  }
+
+  matches(name: string): boolean {
+    let current = this.#reach([this.#first], name, 0);
+    for (let at = 0; at < name.length && current.length > 0; at++) {
+      const code = name.charCodeAt(at);
+      const next: number[] = [];
+      for (const index of current) {
+        const state = this.#states[index];
+        if (state.kind === 'set' && state.set[code] === 1) next.push(state.next);
+      }
+      current = this.#reach(next, name, at + 1);
+    }
+    return current.includes(0);
+  }
+
+  /** Everything reached from `from` without taking a character. */
+  #reach(from: number[], name: string, at: number): number[] {
+    this.#step++;
+    const found: number[] = [];
+    for (let index = from.pop(); index !== undefined; index = from.pop()) {
+      if (this.#reached[index] === this.#step) continue;
+      this.#reached[index] = this.#step;
+      const state = this.#states[index];
+      if (state.kind === 'split') from.push(state.next, state.other);
+      else if (state.kind !== 'anchor') found.push(index);
+      else if (holds(state.anchor, name, at)) from.push(state.next);
+    }
+    return found;
+  }
+
+  /** Where `node` begins if `next` follows it. */
+  #compile(node: Node, next: number): number {
+    if (++this.#visits > 10 * PROGRAM_SIZE_MAX) throw refusal(this.#pattern, 'it is too large');
+    switch (node.kind) {
+      case 'set':
+        return this.#add({ kind: 'set', set: node.set, next });
+      case 'anchor':
+        return this.#add({ kind: 'anchor', anchor: node.anchor, next });
+      case 'all':
+        return node.parts.reduceRight((after, part) => this.#compile(part, after), next);
+      case 'any':
+        return node.parts.reduceRight((other, part, index) => {
+          const start = this.#compile(part, next);
+          return index === node.parts.length - 1 ? start : this.#add({ kind: 'split', next: start, other });
+        }, next);
+      case 'repeat':
+        return this.#repeat(node.part, node.min, node.max, next);
+    }
+  }
+
+  #repeat(part: Node, min: number, max: number, next: number): number {
+    let start = next;
+    if (max === Number.POSITIVE_INFINITY) {
+      const split: State = { kind: 'split', next, other: next };
+      start = this.#add(split);
+      split.other = this.#compile(part, start);
+    } else {
+      for (let count = min; count < max; count++) {
+        start = this.#add({ kind: 'split', next, other: this.#compile(part, start) });
+      }
+    }
+    for (let count = 0; count < min; count++) start = this.#compile(part, start);
+    return start;
+  }
+
+  #add(state: State): number {
+    if (this.#states.length > PROGRAM_SIZE_MAX) throw refusal(this.#pattern, 'it is too large');
+    return this.#states.push(state) - 1;
+  }
+}
+
+function holds(anchor: Anchor, name: string, at: number): boolean {
+  if (anchor === 'start') return at === 0;
+  if (anchor === 'end') return at === name.length;
+  const isWord = (index: number): boolean => index >= 0 && index < name.length && WORD[name.charCodeAt(index)] === 1;
+  return (isWord(at - 1) !== isWord(at)) === (anchor === 'word');
+}
