@@ -18,7 +18,7 @@
  */
 import { type ErrorCode, MillraceError } from '../protocol/errors.ts';
 import type { Random } from './clock.ts';
-import type { Disk, DiskLock } from './disk.ts';
+import { type Disk, type DiskLock, writeAll } from './disk.ts';
 import { folderOf, readSnapshot, TEMPORARY_SUFFIX, writeSnapshot } from './snapshot.ts';
 
 /** Version of the layout of the whole folder. A folder with a larger one is refused. */
@@ -122,17 +122,47 @@ export class DataDir {
   }
 
   /**
-   * Makes the folder of a partition with its `partition.metadata` and answers its name. It survives a power cut only
-   * after `sync()`, which many creations can share.
+   * Makes the folder of a partition with its `partition.metadata` and answers its name. Nothing is synced: it survives a
+   * power cut only after `syncPartition` and `sync`, which many creations can share.
    */
   async createPartition(topic: string, identity: PartitionIdentity): Promise<string> {
     const name = this.#chooseName(topic, identity);
     this.#names.add(name.toLowerCase());
     const folder = `${this.path}/${name}`;
     await this.#disk.makeDirectory(folder);
-    await writeSnapshot(this.#disk, `${folder}/${PARTITION_METADATA_FILE}`, encodePartitionMetadata(identity.topicId));
+    const file = await this.#disk.open(`${folder}/${PARTITION_METADATA_FILE}`, 'write');
+    try {
+      await writeAll(file, [encodePartitionMetadata(identity.topicId)], 0);
+    } finally {
+      await file.close();
+    }
     this.#folders.push(name);
     return name;
+  }
+
+  /** Makes what says whose folder it is survive a power cut; the folder's own name does with `sync`. */
+  async syncPartition(name: string): Promise<void> {
+    const folder = `${this.path}/${name}`;
+    const file = await this.#disk.open(`${folder}/${PARTITION_METADATA_FILE}`, 'write');
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await this.#disk.syncDirectory(folder);
+  }
+
+  /** Writes `partition.metadata` again if a power cut has taken it. */
+  async restoreIdentity(name: string, identity: PartitionIdentity): Promise<void> {
+    if ((await this.identify(name)) !== undefined) return;
+    const path = `${this.path}/${name}/${PARTITION_METADATA_FILE}`;
+    await writeSnapshot(this.#disk, path, encodePartitionMetadata(identity.topicId));
+  }
+
+  /** Whether a folder says nothing of whose it is: its creation was cut off, or a power cut came before its first sync. */
+  async isAnonymous(name: string): Promise<boolean> {
+    const bytes = await this.#disk.readFile(`${this.path}/${name}/${PARTITION_METADATA_FILE}`);
+    return bytes === undefined || bytes.every((byte) => byte === 0);
   }
 
   /** Makes creations and renames of partition folders survive a power cut. Calls during a running sync share the next one. */

@@ -75,7 +75,7 @@ export interface LogCounters {
 /** Written directly between checkpoints, at most: bounds the walk after a crash. */
 const DIRECT_BYTES_PER_CHECKPOINT = 256 * 1024 * 1024;
 /** Partitions that a checkpoint brings to the disk at a time. */
-const CHECKPOINT_PARALLEL = 4;
+const CHECKPOINT_PARALLEL = 8;
 const FREE_SPACE_INTERVAL_MS = 1000;
 
 /** Stands in until somebody opens the partition. */
@@ -498,6 +498,7 @@ export class LogEngine implements LogContext {
       }
     };
     await Promise.all(Array.from({ length: CHECKPOINT_PARALLEL }, lane));
+    if (dirty.some((log) => log.isFolderNew)) await this.dataDir.sync();
     if (this.#fatalError !== undefined) return;
     const head = { sequence, leaderEpoch: this.leaderEpoch };
     await writeCheckpoint(this.#disk, `${this.dataDir.path}/checkpoint`, head, [...this.#pieces.values()]);

@@ -79,6 +79,8 @@ interface Waiter {
 const INT32_MAX = 2_147_483_647;
 /** Producer state up to this size goes into the checkpoint, more into a file beside the segments. */
 const PRODUCERS_INLINE_BYTES_MAX = 16 * 1024;
+/** A partition below this has no index files before it rolls or the broker stops: they would hardly be shorter than a walk. */
+const SMALL_BYTES = 1024 * 1024;
 
 export class PartitionLog implements Member, WriteTarget {
   readonly topicId: string;
@@ -108,7 +110,10 @@ export class PartitionLog implements Member, WriteTarget {
   readonly #runs: RunQueue;
   #folder: string | undefined;
   #makingFolder: Promise<void> | undefined;
+  /** That the folder is there and whose it is survives a power cut, by itself or because a checkpoint says so. */
   #isFolderSynced = true;
+  /** The piece that was made last tells of it. */
+  #isFolderInPiece = false;
   #startOffset: number;
   /** As far as it is durable. */
   #durableStart: number;
@@ -564,7 +569,22 @@ export class PartitionLog implements Member, WriteTarget {
    * were under way: the segments that they have taken off the list are not on the platter before that.
    */
   sync(): Promise<void> {
-    const { dataDir, files } = this.#context;
+    const tasks = [this.#syncSegments()];
+    if (this.#folder !== undefined && !this.#isFolderSynced) tasks.push(this.#syncFolder(this.#folder));
+    if (tasks.length > 1) this.#syncing = Promise.all(tasks).then(() => {});
+    return this.#syncing;
+  }
+
+  /** A new folder, for a direct write: a checkpoint tells whose it is, but comes later. */
+  async #syncFolder(folder: string): Promise<void> {
+    const { dataDir } = this.#context;
+    await Promise.all([dataDir.syncPartition(folder), dataDir.sync()]);
+    this.#isFolderSynced = true;
+  }
+
+  /** As `sync`, but for the entry of the folder itself. */
+  #syncSegments(): Promise<void> {
+    const { files } = this.#context;
     const tasks = [this.#syncing];
     const written = [...this.#unsynced].map((segment) => ({ segment, writtenBytes: segment.writtenBytes }));
     this.#unsynced.clear();
@@ -574,13 +594,6 @@ export class PartitionLog implements Member, WriteTarget {
       tasks.push(
         files.disk.syncDirectory(this.#path).then(() => {
           for (const segment of fresh) segment.isEntrySynced = true;
-        }),
-      );
-    }
-    if (!this.#isFolderSynced) {
-      tasks.push(
-        dataDir.sync().then(() => {
-          this.#isFolderSynced = true;
         }),
       );
     }
@@ -746,9 +759,15 @@ export class PartitionLog implements Member, WriteTarget {
     return false;
   }
 
+  /** The next checkpoint tells of a folder that is new: its entry must be synced first. */
+  get isFolderNew(): boolean {
+    return this.#isFolderInPiece && !this.#isFolderSynced;
+  }
+
   /** The checkpoint with the last piece is complete. */
   checkpointed(): void {
     this.#durableProducersOffset = this.#storedProducersOffset;
+    if (this.#isFolderInPiece) this.#isFolderSynced = true;
     if (this.#isGone) return;
     this.#dropSegments();
     for (const offset of this.#staleSnapshots) {
@@ -850,13 +869,10 @@ export class PartitionLog implements Member, WriteTarget {
     const startOffset = this.#durableStart;
     const endOffset = segments.at(-1)?.writtenOffset ?? startOffset;
     await this.#keepProducers(endOffset);
-    await this.sync();
-    for (const segment of this.#segments.slice()) {
-      if (segment.isSealed || segment.isDropped) continue;
-      await segment.saveIndexes(saveAll);
-    }
+    this.#isFolderInPiece = true;
+    await this.#syncSegments();
     const epochs = this.#epochs.entries.filter((entry) => entry.startOffset < endOffset);
-    await this.#saveEpochs();
+    if (saveAll || this.sizeBytes >= SMALL_BYTES) await this.#saveForTools(saveAll);
     return {
       topicId: this.topicId,
       index: this.index,
@@ -869,6 +885,15 @@ export class PartitionLog implements Member, WriteTarget {
       producersOffset: this.#storedProducersOffset,
       segments,
     };
+  }
+
+  /** What is found again without it, or is for Kafka's tools only: files of their own, which small partitions do without. */
+  async #saveForTools(saveAll: boolean): Promise<void> {
+    for (const segment of this.#segments.slice()) {
+      if (segment.isSealed || segment.isDropped) continue;
+      await segment.saveIndexes(saveAll);
+    }
+    await this.#saveEpochs();
   }
 
   /** The captured producer state becomes the one of the checkpoint if the log is synced that far. */
@@ -929,6 +954,7 @@ export class PartitionLog implements Member, WriteTarget {
 
   async #prepare(): Promise<void> {
     try {
+      await this.#context.dataDir.restoreIdentity(this.#folder ?? '', { topicId: this.topicId, index: this.index });
       await this.#tidyFolder();
       await this.#checkActive();
       await this.#loadProducers();

@@ -27,7 +27,6 @@ import { LeaderEpochs } from './leader-epochs.ts';
 import { OpenFiles } from './open-files.ts';
 import { offsetFileName, Segment, SEGMENT_ENDINGS } from './segment.ts';
 import { locate } from './segment-reader.ts';
-import { TEMPORARY_SUFFIX } from './snapshot.ts';
 import { WalkedBatches } from './walked-batches.ts';
 
 export interface RecoveryOptions {
@@ -172,17 +171,11 @@ async function identifyFolders(
     const item = key === undefined ? undefined : news.get(key);
     const isMissed = key !== undefined && item !== undefined && !states.has(key) && !found.has(key);
     if (isMissed && !item.isDeleted) found.set(key, folder);
-    else if (item?.isDeleted === true || (isSynced && (identity !== undefined || (await isEmpty(options, folder)))))
+    else if (item?.isDeleted === true || (isSynced && (identity !== undefined || (await dataDir.isAnonymous(folder)))))
       await dataDir.remove(await dataDir.retire(folder));
     else warn(`${folder} is set aside as ${await dataDir.setAside(folder)}: the journal does not know it`);
   }
   return found;
-}
-
-/** Whether a folder has only what an unfinished creation leaves. */
-async function isEmpty({ disk, dataDir }: RecoveryOptions, folder: string): Promise<boolean> {
-  const names = await disk.list(`${dataDir.path}/${folder}`);
-  return names.every((name) => name.endsWith(TEMPORARY_SUFFIX));
 }
 
 /** Work on so many partitions at a time: as many as libuv has threads. */

@@ -162,6 +162,17 @@ export const mutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'new-folder-not-synced',
+    breaks: 'a folder that is new is synced before the first answer to a direct write in it',
+    changes: [
+      {
+        file: 'storage/partition-log.js',
+        from: 'await Promise.all([dataDir.syncPartition(folder), dataDir.sync()]);',
+        to: '',
+      },
+    ],
+  },
+  {
     name: 'unlink-before-durable',
     breaks: 'files go only after the new start is durable',
     changes: [
