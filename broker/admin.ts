@@ -4,8 +4,8 @@
  */
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { MillraceError } from '../protocol/errors.ts';
 import type { Metrics } from './metrics.ts';
+import { listenError } from './server.ts';
 
 export interface AdminState {
   readonly metrics: Metrics;
@@ -66,16 +66,7 @@ export async function listenHttp(state: AdminState, host: string, port: number):
   );
   server.maxConnections = CONNECTIONS_MAX;
   await new Promise<void>((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      const taken = error.code === 'EADDRINUSE';
-      reject(
-        taken
-          ? new MillraceError('INVALID_OPTION', `${host}:${port} is already in use; choose another port or 0 for any`, {
-              cause: error,
-            })
-          : error,
-      );
-    });
+    server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(error, { host, port })));
     server.listen(port, host, resolve);
   });
   // `address()` is only a string for pipes.

@@ -12,6 +12,7 @@ import { loadNative } from '../storage/native.ts';
 import { NodeDisk } from '../storage/node-disk.ts';
 import { openAccess } from './access.ts';
 import { listenHttp } from './admin.ts';
+import { advertiser } from './advertised.ts';
 import { type Broker, noTraffic } from './broker.ts';
 import { type Options, resolveOptions } from './config.ts';
 import { openEmbeddedEngine } from './embedded-engine.ts';
@@ -81,6 +82,7 @@ export interface BrokerParts {
 
 const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost']);
 const WILDCARDS = new Set(['0.0.0.0', '::', '']);
+const DRAIN_LOOK_MS = 5;
 
 /** Recovers the log, loads all state and readies every handler. */
 export async function openBroker({
@@ -92,6 +94,7 @@ export async function openBroker({
   log,
   advertisedHost = '',
 }: BrokerParts): Promise<OpenBroker> {
+  const advertised = advertiser(options['advertised.listeners'], advertisedHost);
   const metrics = new Metrics();
   const engine = await openEmbeddedEngine({ disk, clock, random, dataDir, options, warn: log });
   const topics = new TopicRegistry({ engine, clock, random, options });
@@ -111,7 +114,7 @@ export async function openBroker({
     producerIds: new ProducerIds(engine.leaderEpoch),
     access: openAccess,
     traffic: noTraffic(),
-    advertised: advertiser(options, advertisedHost),
+    advertised,
   };
   const fetch = new FetchHandler(new FetchSessions(clock, random, options['fetch.sessions.max']));
   const apis = apiTable(fetch, metrics);
@@ -150,19 +153,17 @@ export async function openBroker({
   };
 }
 
-function drain(broker: Broker, connections: ReadonlySet<KafkaConnection>): Promise<void> {
-  const deadline = broker.clock.monotonic() + broker.options['shutdown.drain.ms'];
+function drain({ clock, options }: Broker, connections: ReadonlySet<KafkaConnection>): Promise<void> {
+  const deadline = clock.monotonic() + options['shutdown.drain.ms'];
   for (const connection of connections) connection.drain();
   return new Promise((resolve) => {
     const look = (): void => {
       const isIdle = [...connections].every((connection) => connection.isIdle);
-      if (isIdle || broker.clock.monotonic() >= deadline) resolve();
-      else broker.clock.after(5, look);
+      if (isIdle || clock.monotonic() >= deadline) resolve();
+      else clock.after(DRAIN_LOOK_MS, look);
     };
-    // What was appended is answered when it is durable; long polls are not waited for.
-    broker.engine.whenDurable(broker.engine.lastPosition, () =>
-      broker.clock.endOfTurn(() => broker.clock.endOfTurn(look)),
-    );
+    // After what was just answered has left.
+    clock.endOfTurn(() => clock.endOfTurn(look));
   });
 }
 
@@ -216,7 +217,8 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
     if (config.doors.kafka) {
       const { host, port } = config.doors.kafka;
       const rest = {
-        connectionsMax: options['connections.max'],
+        // Of both addresses together.
+        hasRoom: () => opened.kafkaConnections.size < options['connections.max'],
         idleMs: options['connections.max.idle.ms'],
         accept: opened.acceptKafka,
       };
@@ -266,20 +268,4 @@ function checkAddress(name: string, { host }: Address, isInsecure: boolean): voi
     'INVALID_OPTION',
     `--${name} ${host} can be reached from other machines and there is no authentication; use 127.0.0.1, or --insecure if that is meant`,
   );
-}
-
-/** See `Broker.advertised`. The option is HOST:PORT, optionally behind PLAINTEXT://; what it leaves out is the connection's. */
-function advertiser(options: Options, advertisedHost: string): Broker['advertised'] {
-  return ({ localHost, localPort }) => {
-    const text = options['advertised.listeners'].replace(/^[A-Za-z_]+:\/\//, '').split(',', 1)[0];
-    const at = text.lastIndexOf(':');
-    const host = (at < 0 ? text : text.slice(0, at)).replace(/^\[|\]$/g, '');
-    const port = at < 0 ? 0 : Number(text.slice(at + 1));
-    return { host: host || advertisedHost || unmapped(localHost), port: port > 0 ? port : localPort };
-  };
-}
-
-/** An IPv4 address as a dual-stack socket shows it, in its own form. */
-function unmapped(host: string): string {
-  return host.startsWith('::ffff:') ? host.slice(7) : host;
 }

@@ -49,29 +49,36 @@ export interface Listening {
 export interface ListenOptions {
   host: string;
   port: number;
-  /** Further connections are closed at once. */
-  connectionsMax: number;
+  /** Asked when a connection comes; without room it is closed at once. */
+  hasRoom: () => boolean;
   /** A connection without any traffic for this long is closed. */
   idleMs: number;
   accept: Accept;
+  /** False: 'data' events, as where Node does not let go of its handles. Default true. */
+  usesSharedBuffer?: boolean;
 }
 
 const READ_BUFFER_BYTES = 256 * 1024;
+/** Node's timers take no more. */
+const TIMER_MS_MAX = 2_147_483_647;
 
 /** Listens on `host:port` (port 0: the system chooses). Rejects with a `MillraceError` that says what to do if the port is taken. */
 export async function listen(options: ListenOptions): Promise<Listening> {
   const sockets = new Set<net.Socket>();
   const readBuffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
-  const server = net.createServer({ pauseOnConnect: true, noDelay: true, allowHalfOpen: true }, (accepted) => {
-    if (sockets.size >= options.connectionsMax) {
-      accepted.destroy();
-      return;
-    }
-    const socket = attach(accepted, readBuffer, options);
-    if (!socket) return;
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
-  });
+  const server = net.createServer(
+    { pauseOnConnect: true, noDelay: true, keepAlive: true, allowHalfOpen: true },
+    (accepted) => {
+      if (!options.hasRoom()) {
+        accepted.destroy();
+        return;
+      }
+      const socket = attach(accepted, readBuffer, options);
+      if (!socket) return;
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
+    },
+  );
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(error, options)));
     server.listen({ host: options.host, port: options.port, backlog: 1024 }, () => resolve());
@@ -101,13 +108,14 @@ export async function listen(options: ListenOptions): Promise<Listening> {
   };
 }
 
-function listenError(error: NodeJS.ErrnoException, { host, port }: ListenOptions): Error {
+/** What to tell whoever chose the address. */
+export function listenError(error: NodeJS.ErrnoException, { host, port }: { host: string; port: number }): Error {
   if (error.code === 'EADDRINUSE') {
     return new MillraceError('INVALID_OPTION', `${host}:${port} is already in use; choose another port or 0 for any`, {
       cause: error,
     });
   }
-  if (error.code === 'EADDRNOTAVAIL' || error.code === 'ENOTFOUND' || error.code === 'EACCES') {
+  if (error.syscall === 'listen' || error.syscall === 'getaddrinfo') {
     return new MillraceError('INVALID_OPTION', `cannot listen on ${host}:${port} (${error.code})`, { cause: error });
   }
   return error;
@@ -123,7 +131,7 @@ function attach(accepted: net.Socket, readBuffer: Buffer, options: ListenOptions
   const { _handle: handle } = accepted as unknown as { _handle?: object };
   const { remoteAddress = '', remotePort = 0, localAddress = '', localPort = 0 } = accepted;
   let socket = accepted;
-  if (handle) {
+  if (handle && options.usesSharedBuffer !== false) {
     (accepted as unknown as { _handle: null })._handle = null;
     const init = {
       handle,
@@ -137,7 +145,6 @@ function attach(accepted: net.Socket, readBuffer: Buffer, options: ListenOptions
       },
     };
     socket = new net.Socket(init as unknown as net.SocketConstructorOpts);
-    socket.setNoDelay(true);
   } else {
     socket.on('data', (chunk: Buffer) => handler?.onBytes(chunk));
   }
@@ -172,9 +179,9 @@ function attach(accepted: net.Socket, readBuffer: Buffer, options: ListenOptions
   handler = options.accept(transport);
   const { onClose } = handler;
   socket.once('close', () => onClose.call(handler));
-  socket.setTimeout(options.idleMs, () => socket.destroy());
+  socket.setTimeout(Math.min(options.idleMs, TIMER_MS_MAX), () => socket.destroy());
   socket.once('end', () => handler?.onEnd());
-  if (handle) {
+  if (socket !== accepted) {
     // With `onread` reading starts with `read(0)`, as node's own `connect` does it.
     socket.read(0);
     socket.resume();
