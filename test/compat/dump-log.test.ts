@@ -9,7 +9,7 @@ import { isFull, sayMissing } from './target.ts';
 
 const jars = findToolJars();
 const define = jars ? test.serial : (): void => {};
-const KILLS = isFull ? 25 : 2;
+const KILLS = isFull ? 25 : 1;
 let tools: JavaTools;
 let dataDir: string;
 let broker: BrokerProcess;

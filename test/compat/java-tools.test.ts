@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { findToolJars, JavaTools, type RunningTool, type ToolResult } from './java-tools.ts';
-import { openTarget, sayMissing, type Target, withFolder } from './target.ts';
+import { isFull, openTarget, sayMissing, type Target, withFolder } from './target.ts';
 
 const jars = findToolJars();
 let tools: JavaTools;
@@ -440,3 +440,39 @@ define('the performance tools run, every codec', async (t) => {
   );
   t.regex(latency.out, /Percentiles: 50th = \d+, 99th = \d+/);
 });
+
+if (isFull) {
+  define('a consumer of a thousand partitions, and the group tool over them', async (t) => {
+    const name = named('wide');
+    await tool('topics', `--create --topic ${name} --partitions 1000`);
+    const numbers = Array.from({ length: 5000 }, (_, index) => `${index}:${index}`);
+    const keyed = '--reader-property parse.key=true --reader-property key.separator=:';
+    await tool('produce', `--topic ${name} ${keyed}`, `${numbers.join('\n')}\n`);
+    const words = `--topic ${name} --group ${name} --from-beginning --max-messages 5000 --timeout-ms 30000`;
+    const seen = (await tool('consume', words)).out.trim().split('\n').map(Number);
+    t.deepEqual(
+      seen.sort((a, b) => a - b),
+      numbers.map((_, index) => index),
+    );
+    const rows = linesOf(await tool('groups', `--describe --group ${name}`)).slice(1);
+    t.is(rows.length, 1000);
+    t.is(
+      rows.reduce((sum, row) => sum + Number(row.split(' ')[3]), 0),
+      5000,
+    );
+    t.is((await tool('groups', `--reset-offsets --group ${name} --topic ${name} --to-earliest --execute`)).code, 0);
+    t.is((await tool('topics', `--delete --topic ${name}`)).code, 0);
+  });
+
+  define('a hundred thousand records with each codec arrive once each', async (t) => {
+    for (const codec of ['none', 'gzip', 'snappy', 'lz4', 'zstd']) {
+      const name = named(`load-${codec}`);
+      const words = `--topic ${name} --num-records 100000 --record-size 1000 --throughput -1`;
+      const produced = await tool('ProducerPerformance', `${words} --command-property compression.type=${codec}`);
+      t.regex(produced.out, /^100000 records sent/m, produced.err);
+      t.deepEqual(linesOf(await tool('GetOffsetShell', `--topic ${name}`)), [`${name}:0:100000`]);
+      const consumed = await tool('ConsumerPerformance', `--topic ${name} --num-records 100000 --timeout 30000`);
+      t.is(consumed.out.split('\n').at(-2)?.split(', ')[4], '100000');
+    }
+  });
+}

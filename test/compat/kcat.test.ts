@@ -104,3 +104,18 @@ define('an idempotent producer, acks and an unknown topic', async (t) => {
   t.is(unknown.code, 1);
   t.regex(unknown.err, /Unknown topic or partition/);
 });
+
+define('without auto-creation an unknown topic stays unknown', async (t) => {
+  if (!target.isMillrace) return t.pass();
+  const strict = await openTarget({ 'auto.create.topics.enable': false });
+  t.teardown(async () => strict.stop());
+  const topic = named('never');
+  const words = `-t ${topic} -X topic.metadata.propagation.max.ms=200 -X message.timeout.ms=2000`;
+  const sent = await kcat(`-P ${words}`, 'one\n', '-b', strict.bootstrap);
+  t.is(sent.code, 1);
+  t.regex(sent.err, /Unknown topic/);
+  const read = await kcat(`-C -e ${words}`, '', '-b', strict.bootstrap);
+  t.is(read.code, 1);
+  t.false((await kcat('-L', '', '-b', strict.bootstrap)).out.includes(topic));
+  return undefined;
+});

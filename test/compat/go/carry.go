@@ -15,7 +15,7 @@ import (
 
 // What a client has to do while its broker is killed and started again: send `carried` values one after the other, and
 // read them in a group. `progress NAME COUNT` tells the test how far the reader is.
-const carried = 1200
+const carried = 1500
 
 type carrier struct {
 	name string
@@ -143,9 +143,11 @@ func segmentCarry(bootstrap, topic string) (func(string) error, func(context.Con
 	}
 	read := func(ctx context.Context, visit func(string)) {
 		for {
-			message, err := reader.ReadMessage(ctx)
+			message, err := reader.FetchMessage(ctx)
 			if err == nil {
 				visit(string(message.Value))
+				// ReadMessage would drop the message if this fails; read again it is only after the next rebalance.
+				_ = reader.CommitMessages(ctx, message)
 			} else if errors.Is(err, context.Canceled) || ctx.Err() != nil {
 				return
 			}
