@@ -15,6 +15,7 @@
 import assert from 'node:assert';
 import { readInt64, writeInt64 } from '../protocol/bytes.ts';
 import { crc32c } from '../protocol/crc32c.ts';
+import { MillraceError } from '../protocol/errors.ts';
 import {
   batchBaseOffset,
   batchCrc,
@@ -403,7 +404,10 @@ export interface JournalChain {
   largestFirstSequence: number;
 }
 
-/** Reads the headers of all journal files. */
+/**
+ * Reads the headers of all journal files.
+ * @throws MillraceError DATA_DIR_FORMAT
+ */
 export async function openChain(disk: Disk, folder: string): Promise<JournalChain> {
   const files: FileStart[] = [];
   for (const name of await disk.list(folder)) {
@@ -426,8 +430,10 @@ export async function openChain(disk: Disk, folder: string): Promise<JournalChai
 }
 
 function parseFileHeader(path: string, bytes: Buffer): FileStart | undefined {
-  if (bytes.readUInt32BE(0) !== FILE_MAGIC || bytes.readUInt16BE(4) !== FORMAT) return undefined;
-  if (bytes.readUInt32BE(24) !== crc32c(bytes, 0, 24)) return undefined;
+  if (bytes.readUInt32BE(0) !== FILE_MAGIC || bytes.readUInt32BE(24) !== crc32c(bytes, 0, 24)) return undefined;
+  const format = bytes.readUInt16BE(4);
+  // Passing over it would lose what it holds.
+  if (format !== FORMAT) throw new MillraceError('DATA_DIR_FORMAT', `${path} has format ${format}, expected ${FORMAT}`);
   return {
     path,
     salt: Buffer.from(bytes.subarray(8, 16)),
