@@ -21,7 +21,7 @@ import { MillraceError } from '../protocol/errors.ts';
 import { type Checkpoint, type PartitionState, readCheckpoint } from './checkpoint.ts';
 import type { Clock } from './clock.ts';
 import type { DataDir } from './data-dir.ts';
-import { type Disk, writeAll } from './disk.ts';
+import { type Disk, type DiskFile, writeAll } from './disk.ts';
 import { keyText, openChain, partitionKey, type ReadPart, readJournal, SEQUENCE_GAP } from './journal.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import { OpenFiles } from './open-files.ts';
@@ -570,6 +570,9 @@ class PartitionRecovery {
       if (wasKnown && !this.#changed.has(segment)) continue;
       const file = await segment.file.use('write');
       try {
+        const isMarked = segment.baseOffset < this.#news.markBase;
+        const from = Math.max(known?.writtenBytes ?? 0, this.#markOf(segment));
+        if (!isMarked) await writeAnew(file, from, segment.writtenBytes);
         await file.sync();
       } finally {
         segment.file.done();
@@ -577,6 +580,20 @@ class PartitionRecovery {
       await segment.saveIndexes(false);
     }
     if (this.#isFolderChanged) await this.#options.disk.syncDirectory(this.#path);
+  }
+}
+
+/**
+ * Writes what is there once more. A sync that failed leaves pages that read well but count as clean: no later sync brings
+ * them to the platter, and the process before this one may have ended because of just that.
+ */
+async function writeAnew(file: DiskFile, from: number, to: number): Promise<void> {
+  const window = Buffer.allocUnsafe(Math.max(0, Math.min(WINDOW_BYTES, to - from)));
+  for (let at = from; at < to; ) {
+    const readBytes = await file.read(window.subarray(0, Math.min(window.length, to - at)), at);
+    assert(readBytes > 0, `${file.path} ends at ${at}, ${to} bytes were walked`);
+    await writeAll(file, [window.subarray(0, readBytes)], at);
+    at += readBytes;
   }
 }
 
