@@ -37,7 +37,7 @@ export interface RunOptions {
 const MEMBERS = 3;
 const CHURN_NAMES = ['churn-a', 'churn-b'];
 /** Nothing in a run takes longer. */
-const RUN_MS_MAX = 30 * 60_000;
+const RUN_MS_MAX = 15 * 60_000;
 
 export async function simulate(seed: number, { onNote }: RunOptions = {}): Promise<RunResult> {
   const random = new SimRandom(seed);
@@ -73,7 +73,10 @@ export async function simulate(seed: number, { onNote }: RunOptions = {}): Promi
     fail: (text) => fail(text),
     sleep: (ms) => new Promise((resolve) => clock.after(ms, resolve)),
   };
-  await clock.settle(Promise.race([new Run(world, random).run(), failed]), RUN_MS_MAX);
+  const run = new Run(world, random);
+  const timer = clock.after(RUN_MS_MAX, () => fail(`the run does not end; busy: ${[...run.busy].join(', ')}`));
+  await clock.settle(Promise.race([run.run(), failed]));
+  timer.cancel();
   return {
     traceHash: crc32(`${traceHash} ${network.traceHash} ${node.traceHash}`),
     simulatedMs: clock.monotonic(),
@@ -99,6 +102,8 @@ class Run {
   #producing: Promise<void>[] = [];
   #consuming: Promise<void>[] = [];
   #names = 0;
+  /** Clients that have not ended. */
+  readonly busy = new Set<string>();
 
   constructor(world: World, random: SimRandom) {
     this.#world = world;
@@ -120,11 +125,11 @@ class Run {
     for (const topic of this.#stable) this.#startTraffic(topic);
     const groupsOver = [
       ...Array.from({ length: MEMBERS }, (_, index) =>
-        new SimMember(world, `member-${index}`, 'group', this.#stable).run(),
+        this.#watched(`member-${index}`, (name) => new SimMember(world, name, 'group', this.#stable).run()),
       ),
-      commitAlone(world, 'committer', () => this.#churn()),
+      this.#watched('committer', (name) => commitAlone(world, name, () => this.#churn())),
     ];
-    const administering = administer(world, this.#admin, CHURN_NAMES);
+    const administering = this.#watched('admin', () => administer(world, this.#admin, CHURN_NAMES));
     const watching = this.#watchTopics();
     await this.#nemesis(random.between(4_000, 15_000));
     await this.#calm();
@@ -160,6 +165,12 @@ class Run {
     }
   }
 
+  async #watched(name: string, start: (name: string) => Promise<void>): Promise<void> {
+    this.busy.add(name);
+    await start(name);
+    this.busy.delete(name);
+  }
+
   #churn(): TopicModel | undefined {
     const topics = CHURN_NAMES.flatMap((name) => this.#admin.current.get(name) ?? []);
     const live = topics.filter(({ status }) => status === 'live');
@@ -180,9 +191,15 @@ class Run {
         thinkMsMax,
         paddingMax: random.pick([1, 100, 100, thinkMsMax < 800 ? 500 : 3000]),
       };
-      this.#producing.push(new SimProducer(this.#world, `producer-${this.#names++}`, plan).run());
+      this.#producing.push(
+        this.#watched(`producer-${this.#names++}`, (name) => new SimProducer(this.#world, name, plan).run()),
+      );
     }
-    this.#consuming.push(new SimConsumer(this.#world, `consumer-${this.#names++}`, topic).run(() => this.#isDrained));
+    this.#consuming.push(
+      this.#watched(`consumer-${this.#names++}`, (name) =>
+        new SimConsumer(this.#world, name, topic).run(() => this.#isDrained),
+      ),
+    );
   }
 
   /** Topics that come and go get a producer and a consumer each. */

@@ -43,6 +43,7 @@ export class SimAdmin {
         timeoutMs: 30_000,
       });
       const result = answer?.topics[0];
+      if (result !== undefined && this.#isDiskTrouble(result.errorCode)) continue;
       if (result !== undefined && result.errorCode !== 0 && result.errorCode !== errors.TOPIC_ALREADY_EXISTS.kafka) {
         this.#world.fail(`CreateTopics ${name} answers ${result.errorCode}`);
       }
@@ -63,7 +64,7 @@ export class SimAdmin {
         timeoutMs: 30_000,
       });
       const errorCode = answer?.responses[0]?.errorCode;
-      if (errorCode === undefined) continue;
+      if (errorCode === undefined || this.#isDiskTrouble(errorCode)) continue;
       if (errorCode !== 0 && errorCode !== errors.UNKNOWN_TOPIC_ID.kafka) {
         this.#world.fail(`DeleteTopics ${topic.name} answers ${errorCode}`);
       }
@@ -86,7 +87,8 @@ export class SimAdmin {
     });
     const errorCode = answer?.results[0]?.errorCode;
     if (errorCode === 0) topic.partitionsMin = count;
-    else if (errorCode !== undefined) this.#world.fail(`CreatePartitions ${topic.name} ${count} answers ${errorCode}`);
+    else if (errorCode !== undefined && !this.#isDiskTrouble(errorCode))
+      this.#world.fail(`CreatePartitions ${topic.name} ${count} answers ${errorCode}`);
   }
 
   async deleteRecords(topic: TopicModel): Promise<void> {
@@ -102,7 +104,7 @@ export class SimAdmin {
       timeoutMs: 30_000,
     });
     const result = answer?.topics[0]?.partitions[0];
-    if (result === undefined) return;
+    if (result === undefined || this.#isDiskTrouble(result.errorCode)) return;
     if (result.errorCode !== 0) {
       if (!this.#world.isLossy)
         this.#world.fail(`DeleteRecords ${nameOf(topic, index)} ${offset} answers ${result.errorCode}`);
@@ -130,7 +132,13 @@ export class SimAdmin {
     });
     const errorCode = answer?.responses[0]?.errorCode;
     if (errorCode === 0) topic.configs.set(name, new Set([value]));
-    else if (errorCode !== undefined) this.#world.fail(`IncrementalAlterConfigs ${topic.name} answers ${errorCode}`);
+    else if (errorCode !== undefined && !this.#isDiskTrouble(errorCode))
+      this.#world.fail(`IncrementalAlterConfigs ${topic.name} answers ${errorCode}`);
+  }
+
+  /** The disk does not work, and the broker says so. */
+  #isDiskTrouble(errorCode: number): boolean {
+    return errorCode === errors.KAFKA_STORAGE_ERROR.kafka && this.#world.diskTroubleMs >= 0;
   }
 
   /** Asks for all topics and their configs, and compares. False if the connection ended. */

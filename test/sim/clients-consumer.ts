@@ -236,6 +236,7 @@ async function verifyPartition(world: World, client: SimClient, topic: TopicMode
     const found = answer?.responses[0]?.partitions[0];
     if (found === undefined || topic.status !== 'live') return false;
     if (found.errorCode !== 0) {
+      if (world.isLossy) return true;
       if (found.errorCode === errors.OFFSET_OUT_OF_RANGE.kafka && model.startMax > start) return true;
       if (found.errorCode === errors.OFFSET_OUT_OF_RANGE.kafka && topic.isRetained) return true;
       if (found.errorCode === errors.KAFKA_STORAGE_ERROR.kafka && world.diskTroubleMs >= 0) return false;

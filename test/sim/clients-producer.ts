@@ -32,6 +32,8 @@ interface Batch {
   readonly from: number;
   readonly to: number;
   readonly bytes: Buffer;
+  /** The broker had no room for it once. */
+  wasRefused: boolean;
 }
 
 interface Identity {
@@ -115,7 +117,7 @@ export class SimProducer {
     const identity = this.#identity === undefined ? {} : { ...this.#identity, baseSequence: from };
     const compression = random.chance(0.1) ? random.pick(['gzip', 'lz4', 'snappy'] as const) : 'none';
     const bytes = buildBatch(records, { ...identity, compression });
-    return { lane, era, from, to: from + count, bytes };
+    return { lane, era, from, to: from + count, bytes, wasRefused: false };
   }
 
   /** Sends everything that is pending, one request after the other, and takes the answers. */
@@ -177,6 +179,12 @@ export class SimProducer {
       return false;
     }
     const isGap = errorCode === errors.OUT_OF_ORDER_SEQUENCE_NUMBER.kafka;
+    // As in Apache Kafka: of a producer that is not known any sequence is taken, so a later batch may have got in first.
+    if (isGap && batch.wasRefused) {
+      this.#isDone = true;
+      return false;
+    }
+    if (errorCode === errors.KAFKA_STORAGE_ERROR.kafka) batch.wasRefused = true;
     if (
       !(errorCode === errors.KAFKA_STORAGE_ERROR.kafka || (isGap && !isFirst) || errorCode === errors.STOPPING.kafka)
     ) {
