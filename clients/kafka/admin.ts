@@ -5,7 +5,9 @@
 import { Reader } from '../../protocol/bytes.ts';
 import { apis } from '../../protocol/kafka/apis.ts';
 import type { DescribeGroupsResponseGroup } from '../../protocol/kafka/messages.ts';
+import { errors } from '../../protocol/errors.ts';
 import type { KafkaCluster } from './cluster.ts';
+import type { KafkaConnection } from './connection.ts';
 import { kafkaError, throwOnError } from './errors.ts';
 import { byTopic, type TopicPartition } from './records.ts';
 
@@ -196,7 +198,7 @@ export interface GroupMember {
 
 export interface GroupInfo {
   readonly groupId: string;
-  /** Kafka's words: Stable, PreparingRebalance, CompletingRebalance, Empty, Dead. */
+  /** Kafka's words: Stable, Empty, Dead; PreparingRebalance, CompletingRebalance; Assigning, Reconciling (KIP-848). */
   readonly state: string;
   readonly protocolType: string;
   /** The assignor. */
@@ -204,10 +206,12 @@ export interface GroupInfo {
   readonly members: readonly GroupMember[];
 }
 
-/** A group of the classic protocol. One that does not exist is answered as Dead, or as GROUP_ID_NOT_FOUND. */
+/** A group of either protocol. One that does not exist is answered as Dead, or as GROUP_ID_NOT_FOUND. */
 export function describeGroup(cluster: KafkaCluster, groupId: string): Promise<GroupInfo> {
   return cluster.retry(async () => {
     const connection = await cluster.coordinator(groupId);
+    const consumerGroup = await describeConsumerGroup(connection, groupId);
+    if (consumerGroup !== undefined) return consumerGroup;
     const response = await connection.send(apis.DescribeGroups, () => ({ groups: [groupId] }));
     const group = response.groups[0];
     throwOnError(group.errorCode, `group '${groupId}'`, group.errorMessage);
@@ -225,6 +229,30 @@ export function describeGroup(cluster: KafkaCluster, groupId: string): Promise<G
       })),
     };
   });
+}
+
+/** A group of the consumer protocol (KIP-848); undefined if it is none, or the broker knows none. */
+async function describeConsumerGroup(connection: KafkaConnection, groupId: string): Promise<GroupInfo | undefined> {
+  if (connection.version(apis.ConsumerGroupDescribe) === undefined) return undefined;
+  const request = { groupIds: [groupId], includeAuthorizedOperations: false };
+  const group = (await connection.send(apis.ConsumerGroupDescribe, () => request)).groups[0];
+  if (group.errorCode === errors.GROUP_ID_NOT_FOUND.kafka) return undefined;
+  throwOnError(group.errorCode, `group '${groupId}'`, group.errorMessage);
+  return {
+    groupId,
+    state: group.groupState,
+    protocolType: 'consumer',
+    protocol: group.assignorName,
+    members: group.members.map((member) => ({
+      memberId: member.memberId,
+      instanceId: member.instanceId,
+      clientId: member.clientId,
+      clientHost: member.clientHost,
+      partitions: member.assignment.topicPartitions.flatMap(({ topicName, partitions }) =>
+        partitions.map((partition) => ({ topic: topicName, partition })),
+      ),
+    })),
+  };
 }
 
 /** Kafka's `ConsumerProtocolAssignment`: version, then topics with partitions; later versions only add to the end. */

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import test from 'ava';
 import { type TestBroker, startTestBroker } from '../../support/broker.ts';
+import { RawClient } from '../../support/raw-client.ts';
 import { type Cli, cliFor } from './run.ts';
 
 let broker: TestBroker;
@@ -159,6 +160,28 @@ test('a topic that does not exist is made by produce and not by cat', async (t) 
   t.is((await cli('produce fresh', 'a\n')).code, 0);
   t.is((await cli('cat fresh -o raw')).out, 'a\n');
   t.is((await cli('cat fresh:7')).code, 1);
+});
+
+test('a group of the consumer protocol is described with its members and what they have', async (t) => {
+  await cli('topic create newer --partitions 2');
+  const client = await RawClient.connect(broker.bootstrap);
+  const joined = await client.ask('ConsumerGroupHeartbeat', 1, {
+    groupId: 'newcomers',
+    memberId: 'm1',
+    memberEpoch: 0,
+    rebalanceTimeoutMs: 1_000,
+    subscribedTopicNames: ['newer'],
+    topicPartitions: [],
+  });
+  t.is(joined.errorCode, 0);
+  t.regex((await cli('group list')).out, /^newcomers +Stable +consumer$/m);
+  const [described] = objects((await cli('group describe newcomers --json')).out);
+  t.like(described, { group: 'newcomers', state: 'Stable' });
+  t.is(described.members.length, 1);
+  t.regex((await cli('group describe newcomers')).out, /newer/);
+  t.is((await cli('group reset newcomers --topic newer --to-earliest --execute')).code, 1);
+  t.is((await cli('group delete newcomers')).code, 1);
+  client.close();
 });
 
 test('a group is described with its lag, reset after a preview, and deleted', async (t) => {
