@@ -114,6 +114,7 @@ class Run {
   async run(): Promise<void> {
     const world = this.#world;
     const random = this.#random;
+    world.node.latency.maxMs = random.pick([0.4, 0.4, 3, 15]);
     if (random.chance(0.1)) this.#nextDeathAt = random.between(1, 120);
     const supervising = this.#supervise();
     for (const name of ['stable-a', 'stable-b']) {
@@ -318,9 +319,11 @@ class Run {
     const random = this.#random;
     const { latency } = this.#world.node;
     this.#world.diskTroubleMs = Number.POSITIVE_INFINITY;
+    const usualMs = latency.maxMs;
     latency.maxMs = random.pick([5, 30, 150]);
     await this.#world.sleep(random.between(300, 3000));
-    latency.maxMs = 0.4;
+    if (random.chance(0.4)) this.#world.node.die(this.#someDeath());
+    latency.maxMs = usualMs;
     this.#world.diskTroubleMs = this.#world.clock.monotonic() + 1000;
   }
 

@@ -10,6 +10,9 @@ import { SimClient, type World } from './clients.ts';
 const TOPIC_RESOURCE = 2;
 const SET = 0;
 
+/** Of the configs that the admin changes later. */
+const CONFIG_DEFAULTS = new Map([['segment.index.bytes', ['10485760']]]);
+
 type Configs = Record<string, string>;
 
 export class SimAdmin {
@@ -118,7 +121,7 @@ export class SimAdmin {
   async configure(topic: TopicModel, name: string, value: string): Promise<void> {
     const { client } = this;
     await client.connect(true);
-    const allowed = topic.configs.get(name) ?? new Set();
+    const allowed = topic.configs.get(name) ?? new Set(CONFIG_DEFAULTS.get(name));
     topic.configs.set(name, new Set([...allowed, value]));
     const answer = await client.ask('IncrementalAlterConfigs', 1, {
       resources: [

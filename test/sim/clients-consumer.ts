@@ -109,7 +109,12 @@ export class SimConsumer {
     };
     for (const place of asked) place.toldPosition = place.position;
     const promised = this.#places.map(({ partition }) => log.partition(this.#topic, partition).knownEnd);
-    const answer = await this.#client.ask('Fetch', version, request, maxWaitMs);
+    const startMins = this.#places.map(({ partition }) => log.partition(this.#topic, partition).startMin);
+    const fetching = this.#client.ask('Fetch', version, request, maxWaitMs);
+    // Asked while the fetch waits: its answer comes after that of the fetch.
+    const asking = random.chance(0.2) ? this.#askEnd(random.pick(this.#places)) : undefined;
+    const answer = await fetching;
+    await asking;
     if (answer === undefined) {
       this.#session = undefined;
       return;
@@ -125,11 +130,25 @@ export class SimConsumer {
     this.#session =
       answer.sessionId === 0 ? undefined : { id: answer.sessionId, epoch: (this.#session?.epoch ?? 0) + 1 };
     for (const { partitions } of answer.responses) {
-      for (const partition of partitions) await this.#take(partition, promised);
+      for (const partition of partitions) await this.#take(partition, promised, startMins);
     }
   }
 
-  async #take(answer: PartitionAnswer, promised: readonly number[]): Promise<void> {
+  async #askEnd({ partition }: Place): Promise<void> {
+    const { log } = this.#world;
+    const topic = this.#topic;
+    const promised = log.partition(topic, partition).knownEnd;
+    const answer = await this.#client.ask('ListOffsets', 6, {
+      replicaId: -1,
+      topics: [{ name: topic.name, partitions: [{ partitionIndex: partition, timestamp: -1 }] }],
+    });
+    const found = answer?.topics[0]?.partitions[0];
+    // By name: meanwhile another topic may be there.
+    if (found === undefined || found.errorCode !== 0 || !topic.name.startsWith('stable')) return;
+    log.checkEnd(topic, partition, found.offset, this.#world.isLossy ? 0 : promised);
+  }
+
+  async #take(answer: PartitionAnswer, promised: readonly number[], startMins: readonly number[]): Promise<void> {
     const { log } = this.#world;
     const topic = this.#topic;
     const index = answer.partitionIndex;
@@ -156,7 +175,7 @@ export class SimConsumer {
     const { highWatermark, logStartOffset } = answer;
     if (topic.status === 'live') {
       log.checkEnd(topic, index, highWatermark, this.#world.isLossy ? 0 : promised[index]);
-      if (this.#version >= 5) log.checkStart(topic, index, logStartOffset, 0);
+      if (this.#version >= 5) log.checkStart(topic, index, logStartOffset, this.#world.isLossy ? 0 : startMins[index]);
     }
     const bytes = answer.records;
     if (bytes === null || bytes.length === 0) return;
