@@ -57,8 +57,13 @@ function settingsOf(options: Options) {
     tailCacheBytes: options['log.tail.cache.bytes'],
     unwrittenBytesMax: options['log.unwritten.bytes.max'],
     openFilesMax: options['log.open.files.max'],
-    diskReserveBytes: options['log.disk.reserve.bytes'],
-    producerExpirationMs: options['producer.id.expiration.ms'],
+    // These two may change while the broker runs.
+    get diskReserveBytes() {
+      return options['log.disk.reserve.bytes'];
+    },
+    get producerExpirationMs() {
+      return options['producer.id.expiration.ms'];
+    },
     producersMax: options['producer.states.per.partition.max'],
   };
 }

@@ -118,6 +118,11 @@ export const errors = {
   UNKNOWN_SUBSCRIPTION_ID: row(117, false, 'The client metrics subscription is not known.'),
   TELEMETRY_TOO_LARGE: row(118, false, 'The client metrics are too large.'),
   INVALID_REGULAR_EXPRESSION: row(128, false, 'The regular expression of the subscription is not allowed.'),
+  REBOOTSTRAP_REQUIRED: row(
+    129,
+    false,
+    'The client meant another node or cluster; it must ask its bootstrap servers again.',
+  ),
   /** Not on any wire: the process refuses to start. */
   DATA_DIR_LOCKED: row(-1, false, 'Another process uses the data folder.'),
   DATA_DIR_FORMAT: row(-1, false, 'The data folder was written by a version that this one cannot read.'),

@@ -101,7 +101,6 @@ export class LogEngine implements LogContext {
   readonly writer: SegmentWriter;
   readonly dataDir: DataDir;
   readonly leaderEpoch: number;
-  readonly producerExpirationMs: number;
   readonly producersMax: number;
   readonly isSynced: boolean;
   isFull = false;
@@ -140,7 +139,6 @@ export class LogEngine implements LogContext {
     this.dataDir = options.dataDir;
     this.leaderEpoch = leaderEpoch;
     this.isSynced = settings.isSynced;
-    this.producerExpirationMs = settings.producerExpirationMs;
     this.producersMax = settings.producersMax;
     this.#disk = disk;
     this.#settings = settings;
@@ -244,6 +242,10 @@ export class LogEngine implements LogContext {
     const log = new PartitionLog(this, { topicId, topic, index, config: unopenedConfig }, state);
     this.#logs.set(log.keyText, log);
     this.#pieces.set(log.keyText, encodePartition(state));
+  }
+
+  get producerExpirationMs(): number {
+    return this.#settings.producerExpirationMs;
   }
 
   get counters(): LogCounters {

@@ -53,6 +53,7 @@ export interface LogContext {
   readonly writer: SegmentWriter;
   readonly dataDir: DataDir;
   readonly leaderEpoch: number;
+  /** May change while the broker runs. */
   readonly producerExpirationMs: number;
   readonly producersMax: number;
   /** `log.flush: synced` */
@@ -167,8 +168,7 @@ export class PartitionLog implements Member, WriteTarget {
     this.#epochs = new LeaderEpochs(state?.epochs);
     // The file is not synced and may be anything.
     this.#savedEpoch = -1;
-    const { producerExpirationMs, producersMax } = context;
-    this.#producers = new ProducerState({ name: this.name, expirationMs: producerExpirationMs, producersMax });
+    this.#producers = new ProducerState({ name: this.name, producersMax: context.producersMax });
     this.#storedProducers = state?.producers;
     this.#storedProducersOffset = state?.producersOffset ?? 0;
     this.#durableProducersOffset = this.#storedProducersOffset;
@@ -713,7 +713,7 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   expireProducers(nowMs: number): void {
-    this.#producers.expire(nowMs);
+    this.#producers.expire(nowMs, this.#context.producerExpirationMs);
   }
 
   /** Removes the files of segments that end at or below the durable start, once nobody reads or writes them. */

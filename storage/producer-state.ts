@@ -169,11 +169,11 @@ export class ProducerState {
   }
 
   /** Forgets who has been silent for `expirationMs`. Answers how many that were. */
-  expire(nowMs: number): number {
+  expire(nowMs: number, expirationMs = this.#expirationMs): number {
     let count = 0;
     for (const [producerId, producer] of this.#producers) {
       // In the order of their last append: the first that is too young ends the search.
-      if (nowMs - producer.seenMs < this.#expirationMs) break;
+      if (nowMs - producer.seenMs < expirationMs) break;
       if (producer.transactionOffset !== NONE) continue;
       this.#producers.delete(producerId);
       count++;

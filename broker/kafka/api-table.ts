@@ -6,7 +6,7 @@ import { apis } from '../../protocol/kafka/apis.ts';
 import type { Reader, Writer } from '../../protocol/bytes.ts';
 import { unsupportedApiVersions } from '../../protocol/kafka/frame.ts';
 import type { ApiVersionsRequest, ApiVersionsResponseInit } from '../../protocol/kafka/messages.ts';
-import { errors } from '../../protocol/errors.ts';
+import { type ErrorCode, errors } from '../../protocol/errors.ts';
 import type { Broker } from '../broker.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Call, Handler } from './call.ts';
@@ -125,14 +125,18 @@ export function apiTable(fetch: FetchHandler, metrics: Metrics): ApiTable {
   serve(apis.ListGroups, listGroups);
   serve(apis.DeleteGroups, deleteGroups);
 
-  serve(apis.ApiVersions, (_broker: Broker, call: Call<ApiVersionsRequest | undefined, ApiVersionsResponseInit>) =>
-    apiVersions(rows, call),
+  serve(apis.ApiVersions, (broker: Broker, call: Call<ApiVersionsRequest | undefined, ApiVersionsResponseInit>) =>
+    apiVersions(rows, broker, call),
   );
   return rows;
 }
 
 /** ApiVersions: what is served; `request` is undefined when the asked version is not. */
-function apiVersions(rows: ApiTable, call: Call<ApiVersionsRequest | undefined, ApiVersionsResponseInit>): void {
+function apiVersions(
+  rows: ApiTable,
+  broker: Broker,
+  call: Call<ApiVersionsRequest | undefined, ApiVersionsResponseInit>,
+): void {
   const { request, version, connection } = call;
   if (!request) {
     const { minVersion, maxVersion } = apis.ApiVersions;
@@ -146,6 +150,8 @@ function apiVersions(rows: ApiTable, call: Call<ApiVersionsRequest | undefined, 
     connection.clientSoftwareName = clientSoftwareName;
     connection.clientSoftwareVersion = clientSoftwareVersion;
   }
+  const misrouted = misroutedError(broker, request);
+  if (misrouted !== 'NONE') return call.reply({ errorCode: errors[misrouted].kafka, apiKeys: [] });
   const apiKeys = [...rows.values()]
     .map(({ api, advertisedMinVersion, maxVersion }) => ({
       apiKey: api.key,
@@ -154,4 +160,13 @@ function apiVersions(rows: ApiTable, call: Call<ApiVersionsRequest | undefined, 
     }))
     .sort((a, b) => a.apiKey - b.apiKey);
   call.reply({ errorCode: 0, apiKeys, ...FEATURES });
+}
+
+/** Whether the client meant another node or cluster, whose address this one has now (KIP-1242). */
+function misroutedError(broker: Broker, { clusterId, nodeId }: ApiVersionsRequest): ErrorCode {
+  if (clusterId === null && nodeId === -1) return 'NONE';
+  // Both or none.
+  if (clusterId === null || nodeId === -1) return 'INVALID_REQUEST';
+  const isThis = clusterId === broker.clusterId && nodeId === broker.options['node.id'];
+  return isThis ? 'NONE' : 'REBOOTSTRAP_REQUIRED';
 }

@@ -81,7 +81,7 @@ export class FetchHandler {
       if (request.sessionId !== 0) this.sessions.remove(request.sessionId);
       const targets = new Map<string, FetchTarget>();
       mergeTargets(targets, request, usesIds);
-      const wantsSession = request.sessionEpoch === INITIAL_EPOCH && targets.size > 0;
+      const wantsSession = request.sessionEpoch === INITIAL_EPOCH;
       return {
         targets,
         session: wantsSession ? this.sessions.open(targets, usesIds) : undefined,

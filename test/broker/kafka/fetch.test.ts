@@ -193,3 +193,13 @@ test('a session that served one partition serves the others first the next time'
     names(await fetch(memory, client, 11, [], { ...small, sessionId: first?.sessionId ?? 0, sessionEpoch }));
   t.deepEqual(served, ['t', 'u', 't', 'u']);
 });
+
+test('a session may begin without partitions', async (t) => {
+  const memory = await opened(1);
+  const client = memory.connect();
+  const first = await fetch(memory, client, 11, [], { sessionEpoch: 0 });
+  const sessionId = first?.sessionId ?? 0;
+  t.true(sessionId > 0);
+  const next = await fetch(memory, client, 11, [{}], { sessionId, sessionEpoch: 1 });
+  t.deepEqual([next?.sessionId, next?.responses.length], [sessionId, 1]);
+});
