@@ -254,10 +254,10 @@ function memoryRows(medians: Medians): Row[] {
     if (highest !== undefined)
       rows.push(absolute('l', `highest RSS under ${section}`, highest, 'peakRssMib', LOADED_RSS_MIB));
   }
-  const one = medians.get('l', 'RSS, 1 partition', 'millrace synced', 'peakRssMib');
-  const many = medians.get('l', 'RSS, 1000 partitions', 'millrace synced', 'peakRssMib');
+  const one = medians.get('l', 'RSS, load on 1 partition', 'millrace synced', 'peakRssMib');
+  const many = medians.get('l', 'RSS, the same with 1000 open', 'millrace synced', 'peakRssMib');
   if (one !== undefined && many !== undefined) {
-    const what = `1000 open partitions more than 1 under load (${withUnit(one, 'peakRssMib')})`;
+    const what = `RSS that 1000 open partitions add to a load on one (${withUnit(one, 'peakRssMib')})`;
     rows.push(absolute('l', what, Math.round(many - one), 'peakRssMib', PARTITIONS_RSS_MIB));
   }
   return rows;

@@ -3,6 +3,7 @@
  * answers what was asked and syncs; a second one ends at once, which is safe too.
  */
 import { resolve } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
 import { type BrokerConfig, type RunningBroker, startBroker } from '../../broker/main.ts';
 import { MillraceError } from '../../protocol/errors.ts';
 import { type Args, type Command, CommandFailure, type Flag, UsageError, exitCodes, keyValue } from './command.ts';
@@ -114,7 +115,15 @@ export function parseDoor(door: string, text: string): { host: string; port: num
   return { host: match[1] ?? (match[2] || '127.0.0.1'), port };
 }
 
+/**
+ * The old generation of V8's heap is collected when it has grown by half of what lived after the last time; by itself V8
+ * waits for up to four times as much. What outlives a young collection here is mostly the bookkeeping of the tail cache,
+ * which dies in order of age, and a broker with 1,000 busy partitions would hold 30 MiB of it for nothing.
+ */
+const HEAP_GROWTH = '--heap-growing-percent=50';
+
 async function start(config: BrokerConfig, io: Io): Promise<RunningBroker> {
+  setFlagsFromString(HEAP_GROWTH);
   try {
     return await startBroker(config);
   } catch (error) {
