@@ -94,6 +94,8 @@ export class PartitionLog implements Member, WriteTarget {
   /** Somebody has opened it since the start. */
   isOpened = false;
   isFenced: boolean;
+  /** Fenced by recovery, for good. A read that fails fences until the next start, which looks again. */
+  readonly #isDamaged: boolean;
   /** Decided, not necessarily durable: until it is, its bytes are kept like all others. */
   isDeleted = false;
   #isGone = false;
@@ -161,7 +163,8 @@ export class PartitionLog implements Member, WriteTarget {
     this.key = partitionKey(spec.topicId, spec.index);
     this.keyText = keyText(this.key);
     this.config = spec.config;
-    this.isFenced = state?.isFenced ?? false;
+    this.#isDamaged = state?.isFenced ?? false;
+    this.isFenced = this.#isDamaged;
     this.#folder = state?.folder;
     this.#startOffset = state?.startOffset ?? 0;
     this.#durableStart = this.#startOffset;
@@ -879,7 +882,7 @@ export class PartitionLog implements Member, WriteTarget {
       topic: this.topic,
       folder: this.#folder,
       startOffset,
-      isFenced: this.isFenced,
+      isFenced: this.#isDamaged,
       epochs,
       producers: this.#storedProducers,
       producersOffset: this.#storedProducersOffset,
