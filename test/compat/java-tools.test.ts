@@ -11,7 +11,8 @@ let target: Target;
 
 if (jars) {
   test.before(async () => {
-    target = await openTarget();
+    // Members of the new protocol hear of a change with their next heartbeat.
+    target = await openTarget({ 'group.consumer.heartbeat.interval.ms': 200 });
     tools = new JavaTools(jars);
   });
   test.after.always(async () => {
@@ -370,9 +371,6 @@ define('commands for what is not served end with a clear error', async (t) => {
     t.is(result.code, 1, name);
     t.regex(result.out + result.err, message);
   }
-  const newProtocol = '--timeout-ms 5000 --command-property group.protocol=consumer';
-  const consumer = await tool('consume', `--topic ${named('console')} --group g848 ${newProtocol}`);
-  t.regex(consumer.err, /cluster does not support the new CONSUMER group protocol/);
   return undefined;
 });
 
@@ -422,6 +420,54 @@ define('partitions are shared out again when a member comes and goes', async (t)
   // Cooperative: the first keeps what it has and is given two more.
   await first.prints(/(?:"partitions_assigned"(?:.|\n)*){3}/);
   await first.stop();
+});
+
+define('groups of the new protocol are shared out by the broker (KIP-848)', async (t) => {
+  const name = named('new');
+  await tool('topics', `--create --topic ${name} --partitions 4`);
+  const keyed = '--reader-property parse.key=true --reader-property key.separator=:';
+  await tool(
+    'produce',
+    `--topic ${name} ${keyed}`,
+    `${Array.from({ length: 40 }, (_, i) => `k${i}:v${i}`).join('\n')}\n`,
+  );
+  for (const assignor of ['uniform', 'range']) {
+    const group = named(`new-${assignor}`);
+    const words = `--topic ${name} --group-id ${group} --reset-policy earliest --group-protocol consumer --group-remote-assignor ${assignor}`;
+    const first = await startTool('VerifiableConsumer', words);
+    await first.prints(/"success":true/);
+    const second = await startTool('VerifiableConsumer', `${words} --group-instance-id static-1`);
+    await second.prints(/"partitions_assigned","partitions":\[\{.*\}\]/);
+    const described = async (view: string): Promise<string[]> =>
+      linesOf(await tool('groups', `--describe --group ${group} ${view}`)).slice(1);
+    while (!(await described('--state'))[0]?.endsWith(`${assignor} Stable 2`));
+    const members = await described('--members');
+    t.deepEqual(
+      members.map((row) => row.split(' ').at(-1)),
+      ['2', '2'],
+    );
+    t.true(linesOf(await tool('groups', '--list --type consumer')).includes(`${group} Consumer`));
+    t.true(linesOf(await tool('GroupsCommand', '--list')).includes(`${group} Consumer consumer`));
+    const busy = await tool('groups', `--delete --group ${group}`);
+    t.regex(busy.out, /GroupNotEmptyException/);
+    await second.stop();
+    await first.stop();
+    const offsets = await described('');
+    t.is(
+      offsets.reduce((sum, row) => sum + Number(row.split(' ')[3]), 0),
+      40,
+    );
+  }
+  const late = await tool(
+    'consume',
+    `--topic ${name} --group ${named('new-range')} --timeout-ms 2000 --command-property group.protocol=consumer`,
+  );
+  t.is(late.out, '');
+  const fresh = `--topic ${name} --group ${named('new-console')} --from-beginning --max-messages 40 --timeout-ms 10000`;
+  t.is(
+    (await tool('consume', `${fresh} --command-property group.protocol=consumer`)).out.trim().split('\n').length,
+    40,
+  );
 });
 
 define('the performance tools run, every codec', async (t) => {

@@ -23,6 +23,7 @@ if (isInstalled('python3', '-c', 'import confluent_kafka')) {
     'transactions-are-refused',
     'hundreds-of-partitions',
     'a-member-that-does-not-poll-loses-its-partitions',
+    'the-new-group-protocol',
   ];
   testScenarios(names, ['many-clients'], async () => ({
     command: 'python3',

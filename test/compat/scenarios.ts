@@ -27,7 +27,7 @@ export function testScenarios(
   let rest = '';
   let target: Target | undefined;
   test.before(async () => {
-    target = await openTarget({ 'group.min.session.timeout.ms': 1000 });
+    target = await openTarget({ 'group.min.session.timeout.ms': 1000, 'group.consumer.heartbeat.interval.ms': 200 });
     rest = await run(await program(), target.bootstrap, results);
   });
   test.after.always(async () => target?.stop());

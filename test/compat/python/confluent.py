@@ -418,6 +418,39 @@ def a_member_that_does_not_poll_loses_its_partitions():
     slow.close()
 
 
+@scenario
+def the_new_group_protocol():
+    topic = create(named("new"), 6)
+    produce(topic, [str(index).encode() for index in range(60)], key=lambda value: value)
+    group = named("new")
+    settings = {"group_protocol": "consumer", "group_remote_assignor": "uniform", "enable_auto_commit": False}
+    members = [consumer(group, **settings) for _ in range(3)]
+    for member in members:
+        member.subscribe([topic])
+    seen = set()
+
+    def settled():
+        for member in members:
+            seen.update(message.value() for message in member.consume(20, 0.05) if not message.error())
+        return assigned(members) == 6 and all(len(member.assignment()) == 2 for member in members)
+
+    eventually(settled, 40)
+    described = admin().describe_consumer_groups([group])[group].result()
+    equal((described.state, len(described.members)), (ConsumerGroupState.STABLE, 3))
+    eventually(lambda: settled() and len(seen) == 60)
+    for member in members:
+        try:
+            member.commit(asynchronous=False)
+        except KafkaException as error:
+            # Whoever lost its partitions to the others before it read anything.
+            equal(error.args[0].code(), KafkaError._NO_OFFSET)
+    members.pop().close()
+    eventually(lambda: [member.consume(1, 0.05) for member in members] and assigned(members) == 6, 40)
+    for member in members:
+        member.close()
+    eventually(lambda: admin().describe_consumer_groups([group])[group].result().state == ConsumerGroupState.EMPTY)
+
+
 @full
 def many_clients():
     topic = create(named("many"), 8)
