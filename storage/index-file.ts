@@ -102,8 +102,8 @@ export class OffsetIndex {
   /** Whether the entries can be those of a segment of `segmentBytes` that ends before `endOffset`. */
   isPlausible(segmentBytes: number, endOffset: number): boolean {
     const { bytes, count } = this.#entries;
-    let offset = -1;
-    // No entry is for the first batch: zeros at the beginning are what a power cut has left.
+    // No entry is for the first batch: zeros at the beginning are what a power cut has left, in one half or both.
+    let offset = 0;
     let position = 0;
     for (let at = 0; at < count * OFFSET_ENTRY_BYTES; at += OFFSET_ENTRY_BYTES) {
       const nextOffset = bytes.readInt32BE(at);
@@ -112,7 +112,7 @@ export class OffsetIndex {
       offset = nextOffset;
       position = nextPosition;
     }
-    return offset + this.baseOffset < endOffset && position < segmentBytes;
+    return count === 0 || (offset + this.baseOffset < endOffset && position < segmentBytes);
   }
 }
 
