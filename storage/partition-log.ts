@@ -36,12 +36,12 @@ import { LEADER_EPOCH_FILE, LeaderEpochs } from './leader-epochs.ts';
 import type { Appended, AppendOptions, LogConfig, LogSlice, OffsetAndTime, PartitionSpec, ReadOptions } from './log.ts';
 import { LogReader } from './log-reader.ts';
 import type { LazyFile, OpenFiles } from './open-files.ts';
-import { ProducerState } from './producer-state.ts';
+import type { ProducerState } from './producer-state.ts';
+import { ProducerStore, snapshotFileName } from './producer-store.ts';
 import { emptySlice, RunQueue } from './run-queue.ts';
 import { DELETED_SUFFIX, offsetFileName, Segment, SEGMENT_ENDINGS, type SegmentState } from './segment.ts';
-import { walkHeaders } from './segment-reader.ts';
 import type { SegmentWriter, WriteTarget } from './segment-writer.ts';
-import { readSnapshot, TEMPORARY_SUFFIX, writeSnapshot } from './snapshot.ts';
+import { TEMPORARY_SUFFIX, writeSnapshot } from './snapshot.ts';
 import { Run, RUN_BYTES_MAX, runDigest, type TailCache } from './tail-cache.ts';
 
 /** What all partitions of an engine share. */
@@ -78,8 +78,6 @@ interface Waiter {
 }
 
 const INT32_MAX = 2_147_483_647;
-/** Producer state up to this size goes into the checkpoint, more into a file beside the segments. */
-const PRODUCERS_INLINE_BYTES_MAX = 16 * 1024;
 /** A partition below this has no index files before it rolls or the broker stops: they would hardly be shorter than a walk. */
 const SMALL_BYTES = 1024 * 1024;
 
@@ -125,14 +123,7 @@ export class PartitionLog implements Member, WriteTarget {
   readonly #epochs: LeaderEpochs;
   #savedEpoch: number;
   readonly #producers: ProducerState;
-  /** Of the last checkpoint, until `prepare` has loaded it. */
-  #storedProducers: Uint8Array | undefined;
-  #storedProducersOffset: number;
-  /** Where that of the last complete checkpoint stands: a restart needs all batches from there on. */
-  #durableProducersOffset: number;
-  /** Offsets of snapshot files that only a checkpoint before the next one names. */
-  readonly #staleSnapshots: number[] = [];
-  #captured: { offset: number; bytes: Buffer } | undefined;
+  readonly #producerStore: ProducerStore;
   #isPrepared: boolean;
   #preparing: Promise<void> | undefined;
   /** `prepare` has failed for want of descriptors or memory; it can be called again. */
@@ -171,10 +162,8 @@ export class PartitionLog implements Member, WriteTarget {
     this.#epochs = new LeaderEpochs(state?.epochs);
     // The file is not synced and may be anything.
     this.#savedEpoch = -1;
-    this.#producers = new ProducerState({ name: this.name, producersMax: context.producersMax });
-    this.#storedProducers = state?.producers;
-    this.#storedProducersOffset = state?.producersOffset ?? 0;
-    this.#durableProducersOffset = this.#storedProducersOffset;
+    this.#producerStore = new ProducerStore({ name: this.name, producersMax: context.producersMax, stored: state });
+    this.#producers = this.#producerStore.state;
     this.#isPrepared = state === undefined;
     this.#isOpenPartTaken = state !== undefined;
     this.#runs = new RunQueue(context.cache);
@@ -746,7 +735,7 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** Whether a restart would know the producers without what lies below `offset`; if not, sees to it that it soon does. */
   #isProducerStateAbove(offset: number): boolean {
-    if (this.#durableProducersOffset >= offset) return true;
+    if (this.#producerStore.durableOffset >= offset) return true;
     const preparing = this.prepare();
     if (preparing !== undefined) {
       const task = preparing.then(
@@ -769,19 +758,18 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** The checkpoint with the last piece is complete. */
   checkpointed(): void {
-    this.#durableProducersOffset = this.#storedProducersOffset;
+    const staleSnapshots = this.#producerStore.checkpointed();
     if (this.#isFolderInPiece) this.#isFolderSynced = true;
     if (this.#isGone) return;
     this.#dropSegments();
-    for (const offset of this.#staleSnapshots) {
+    for (const offset of staleSnapshots) {
       // That of a segment goes with it.
       if (this.#segments.some((segment) => segment.baseOffset === offset)) continue;
       const remove = async (): Promise<void> => {
-        if (!this.#isGone) await this.#context.files.disk.remove(`${this.#path}/${offsetFileName(offset)}.snapshot`);
+        if (!this.#isGone) await this.#context.files.disk.remove(`${this.#path}/${snapshotFileName(offset)}`);
       };
       this.#context.writer.background(() => this.#exclusive(remove));
     }
-    this.#staleSnapshots.length = 0;
   }
 
   /** The end of the partition is decided: nobody uses it any more. Readers are woken when it is durable; files go with `remove`. */
@@ -837,8 +825,7 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** Keeps the producer state as it is now for the piece that is made when everything appended so far is in segments. */
   captureProducers(): void {
-    if (!this.#isPrepared) return;
-    this.#captured = { offset: this.#endOffset, bytes: this.#producers.encode() };
+    if (this.#isPrepared) this.#producerStore.capture(this.#endOffset);
   }
 
   /** Work on the folder beside the log's own writes: one after the other, the removal last. */
@@ -871,7 +858,7 @@ export class PartitionLog implements Member, WriteTarget {
     }
     const startOffset = this.#durableStart;
     const endOffset = segments.at(-1)?.writtenOffset ?? startOffset;
-    await this.#keepProducers(endOffset);
+    await this.#producerStore.keep(endOffset, this.#saveProducers);
     this.#isFolderInPiece = true;
     await this.#syncSegments();
     const epochs = this.#epochs.entries.filter((entry) => entry.startOffset < endOffset);
@@ -884,8 +871,8 @@ export class PartitionLog implements Member, WriteTarget {
       startOffset,
       isFenced: this.#isDamaged,
       epochs,
-      producers: this.#storedProducers,
-      producersOffset: this.#storedProducersOffset,
+      producers: this.#producerStore.inline,
+      producersOffset: this.#producerStore.offset,
       segments,
     };
   }
@@ -899,24 +886,11 @@ export class PartitionLog implements Member, WriteTarget {
     await this.#saveEpochs();
   }
 
-  /** The captured producer state becomes the one of the checkpoint if the log is synced that far. */
-  async #keepProducers(endOffset: number): Promise<void> {
-    const captured = this.#captured;
-    this.#captured = undefined;
-    if (captured === undefined || captured.offset > endOffset) return;
-    const isInline = captured.bytes.length <= PRODUCERS_INLINE_BYTES_MAX;
-    if (!isInline) await this.#saveProducers(captured.offset, captured.bytes);
-    const before = this.#storedProducersOffset;
-    if (this.#storedProducers === undefined && before < captured.offset) this.#staleSnapshots.push(before);
-    this.#storedProducers = isInline ? captured.bytes : undefined;
-    this.#storedProducersOffset = captured.offset;
-  }
-
-  async #saveProducers(offset: number, bytes: Buffer): Promise<void> {
+  readonly #saveProducers = async (offset: number, bytes: Buffer): Promise<void> => {
     if (this.#isGone) return;
     await this.#makeFolder();
-    await writeSnapshot(this.#context.files.disk, `${this.#path}/${offsetFileName(offset)}.snapshot`, bytes);
-  }
+    await writeSnapshot(this.#context.files.disk, `${this.#path}/${snapshotFileName(offset)}`, bytes);
+  };
 
   /** For Kafka's tools; what is read back is the checkpoint's copy. Not synced. */
   async #saveEpochs(): Promise<void> {
@@ -960,7 +934,10 @@ export class PartitionLog implements Member, WriteTarget {
       await this.#context.dataDir.restoreIdentity(this.#folder ?? '', { topicId: this.topicId, index: this.index });
       await this.#tidyFolder();
       await this.#checkActive();
-      await this.#loadProducers();
+      const { files, clock } = this.#context;
+      await this.#producerStore.load(files.disk, this.#path, this.#segments, clock.now(), (message) =>
+        this.#context.warn(message),
+      );
       this.#isPrepared = true;
     } catch (error) {
       this.fence(error);
@@ -981,7 +958,7 @@ export class PartitionLog implements Member, WriteTarget {
       if (names.includes(`${offsetFileName(this.#segments[0].baseOffset)}.log`)) break;
       this.#segments.shift();
     }
-    const kept = new Set<string>([`${offsetFileName(this.#storedProducersOffset)}.snapshot`]);
+    const kept = new Set<string>([snapshotFileName(this.#producerStore.offset)]);
     for (const segment of this.#segments) {
       for (const ending of SEGMENT_ENDINGS) kept.add(offsetFileName(segment.baseOffset) + ending);
     }
@@ -1019,28 +996,6 @@ export class PartitionLog implements Member, WriteTarget {
       active.file.done();
     }
     await active.loadIndexes();
-  }
-
-  async #loadProducers(): Promise<void> {
-    const now = this.#context.clock.now();
-    const offset = this.#storedProducersOffset;
-    let from = this.#segments[0]?.baseOffset ?? this.#endOffset;
-    const bytes =
-      this.#storedProducers ??
-      (await readSnapshot(this.#context.files.disk, `${this.#path}/${offsetFileName(offset)}.snapshot`));
-    if (bytes !== undefined) {
-      try {
-        this.#producers.load(bytes, now);
-        from = Math.max(from, offset);
-      } catch (error) {
-        this.#context.warn(`${this.name}: producer state is built again from the log: ${String(error)}`);
-      }
-    }
-    // A copy: retention may take the first away meanwhile.
-    for (const segment of this.#segments.slice()) {
-      if (segment.writtenOffset <= from) continue;
-      await walkHeaders(segment, from, (header, position) => this.#producers.apply(header, position, now));
-    }
   }
 }
 

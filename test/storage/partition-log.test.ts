@@ -209,3 +209,25 @@ test('files that were to be removed when the process ended are removed by the ne
   t.deepEqual(await valuesFrom(again, 4), ['value-4', 'value-5']);
   await clock.settle(engine.close());
 });
+
+test('producers are built again from the log if their snapshot is damaged', async (t) => {
+  const at = world();
+  const { clock, disk } = at;
+  let engine = await clock.settle(openLogEngine(at));
+  let log = openLog(engine);
+  for (let producerId = 0; producerId < 400; producerId++) log.append(sentBy(producerId, 0), waited);
+  await clock.settle(whenDurable(engine));
+  await clock.settle(engine.close());
+  const names = await disk.list('data/topic-1-0');
+  const path = `data/topic-1-0/${names.find((name) => name.endsWith('.snapshot'))}`;
+  const file = await disk.open(path, 'write');
+  await file.write([Buffer.from('damage')], 100);
+  await file.close();
+  engine = await clock.settle(openLogEngine(at));
+  log = openLog(engine);
+  await clock.settle(Promise.resolve(log.prepare()));
+  t.is(log.producerCount, 400);
+  t.true(log.append(sentBy(399, 0), waited).isDuplicate);
+  t.regex(at.warnings.join(), /producer state is built again/);
+  await clock.settle(engine.close());
+});
