@@ -4,6 +4,7 @@
  * rejects with what was promised and not kept.
  */
 import { crc32 } from 'node:zlib';
+import type { Options } from '../../broker/config.ts';
 import { SimClock } from '../support/sim-clock.ts';
 import type { CutOptions } from '../support/sim-image.ts';
 import { SimNetwork } from '../support/sim-network.ts';
@@ -32,6 +33,8 @@ export interface RunResult {
 export interface RunOptions {
   /** Called with every line of the story. */
   onNote?: (line: string) => void;
+  /** How long the nemesis is at work; default: the seed decides, 4 to 15 s of simulated time. */
+  lengthMs?: number;
 }
 
 const MEMBERS = 3;
@@ -39,12 +42,16 @@ const CHURN_NAMES = ['churn-a', 'churn-b'];
 /** Nothing in a run takes longer. */
 const RUN_MS_MAX = 15 * 60_000;
 
-export async function simulate(seed: number, { onNote }: RunOptions = {}): Promise<RunResult> {
+export async function simulate(seed: number, { onNote, lengthMs }: RunOptions = {}): Promise<RunResult> {
   const random = new SimRandom(seed);
-  const clock = new SimClock();
-  const network = new SimNetwork(clock, random.fork());
   let traceHash = 0;
   let fail: (text: string) => void = () => {};
+  const note = (text: string): void => {
+    traceHash = crc32(`${world.clock.monotonic()} ${text}`, traceHash);
+    onNote?.(`${world.clock.monotonic().toFixed(3)} ${text}`);
+  };
+  const world = createWorld(random, { note, fail: (text) => fail(text) });
+  const { clock, network, node } = world;
   const failed = new Promise<never>((_resolve, reject) => {
     fail = (text) => {
       note(`FAILED: ${text}`);
@@ -52,28 +59,7 @@ export async function simulate(seed: number, { onNote }: RunOptions = {}): Promi
     };
   });
   failed.catch(() => {});
-  const note = (text: string): void => {
-    traceHash = crc32(`${clock.monotonic()} ${text}`, traceHash);
-    onNote?.(`${clock.monotonic().toFixed(3)} ${text}`);
-  };
-  const node = new SimNode(
-    { clock, random: random.fork(), network, note, fail: (text) => fail(text) },
-    someOptions(random.fork()),
-  );
-  const world: World = {
-    clock,
-    network,
-    node,
-    log: new LogOracle((text) => fail(text)),
-    groups: new GroupOracle((text) => fail(text)),
-    isEnding: false,
-    isLossy: false,
-    diskTroubleMs: -1,
-    note,
-    fail: (text) => fail(text),
-    sleep: (ms) => new Promise((resolve) => clock.after(ms, resolve)),
-  };
-  const run = new Run(world, random);
+  const run = new Run(world, random, lengthMs ?? random.between(4_000, 15_000));
   const timer = clock.after(RUN_MS_MAX, () => fail(`the run does not end; busy: ${[...run.busy].join(', ')}`));
   await clock.settle(Promise.race([run.run(), failed]));
   timer.cancel();
@@ -89,10 +75,36 @@ export async function simulate(seed: number, { onNote }: RunOptions = {}): Promi
   };
 }
 
+interface Listeners {
+  note: (text: string) => void;
+  fail: (text: string) => void;
+}
+
+/** A machine that is not started yet, and nobody else. */
+export function createWorld(random: SimRandom, { note, fail }: Listeners, options?: Options): World {
+  const clock = new SimClock();
+  const network = new SimNetwork(clock, random.fork());
+  const parts = { clock, random: random.fork(), network, note, fail };
+  return {
+    clock,
+    network,
+    node: new SimNode(parts, options ?? someOptions(random.fork())),
+    log: new LogOracle(fail),
+    groups: new GroupOracle(fail),
+    isEnding: false,
+    isLossy: false,
+    diskTroubleMs: -1,
+    note,
+    fail,
+    sleep: (ms) => new Promise((resolve) => clock.after(ms, resolve)),
+  };
+}
+
 class Run {
   readonly #world: World;
   readonly #random: SimRandom;
   readonly #admin: SimAdmin;
+  readonly #lengthMs: number;
   #stable: TopicModel[] = [];
   #isDrained = false;
   #isNemesisOver = false;
@@ -105,7 +117,8 @@ class Run {
   /** Clients that have not ended. */
   readonly busy = new Set<string>();
 
-  constructor(world: World, random: SimRandom) {
+  constructor(world: World, random: SimRandom, lengthMs: number) {
+    this.#lengthMs = lengthMs;
     this.#world = world;
     this.#random = random;
     this.#admin = new SimAdmin(world);
@@ -132,7 +145,7 @@ class Run {
     ];
     const administering = this.#watched('admin', () => administer(world, this.#admin, CHURN_NAMES));
     const watching = this.#watchTopics();
-    await this.#nemesis(random.between(4_000, 15_000));
+    await this.#nemesis();
     await this.#calm();
 
     world.isEnding = true;
@@ -218,9 +231,9 @@ class Run {
 
   // --- the nemesis ---
 
-  async #nemesis(lengthMs: number): Promise<void> {
+  async #nemesis(): Promise<void> {
     const { clock } = this.#world;
-    const endMs = clock.monotonic() + lengthMs;
+    const endMs = clock.monotonic() + this.#lengthMs;
     const habits = this.#someHabits();
     while (clock.monotonic() < endMs) {
       await this.#world.sleep(this.#random.between(50, 2500));
