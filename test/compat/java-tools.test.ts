@@ -422,6 +422,62 @@ define('partitions are shared out again when a member comes and goes', async (t)
   await first.stop();
 });
 
+define('the ClientCompatibilityTest of Kafka passes', async (t) => {
+  if (!target.isMillrace) return t.pass();
+  const flags = {
+    '--num-cluster-nodes': '1',
+    '--offsets-for-times-supported': 'true',
+    '--cluster-id-supported': 'true',
+    '--expect-record-too-large-exception': 'false',
+    '--create-topics-supported': 'true',
+    '--describe-acls-supported': 'false',
+    '--describe-configs-supported': 'true',
+    '--idempotent-producer-supported': 'true',
+  };
+  const words = Object.entries(flags).map((pair) => pair.join(' '));
+  const result = await tool('ClientCompatibilityTest', `--topic ${named('compatible')} ${words.join(' ')}`);
+  t.is(result.code, 0, result.out);
+  t.regex(result.out, /SUCCESS/);
+  return undefined;
+});
+
+define('a batch that is too large for the topic is split by the producer and sent again', async (t) => {
+  const name = named('split');
+  await tool('topics', `--create --topic ${name} --config max.message.bytes=20000`);
+  const many = `--topic ${name} --num-records 2000 --record-size 1000 --throughput -1 --command-property batch.size=100000 linger.ms=100`;
+  const produced = await tool('ProducerPerformance', many);
+  t.regex(produced.err, /splitting and retrying/);
+  t.regex(produced.out, /2000 records sent/);
+  t.deepEqual(linesOf(await tool('GetOffsetShell', `--topic ${name}`)), [`${name}:0:2000`]);
+  const large = await tool(
+    'ProducerPerformance',
+    `--topic ${name} --num-records 1 --record-size 30000 --throughput -1`,
+  );
+  t.regex(large.err, /RecordTooLargeException/);
+});
+
+define('offsets out of range are reset as auto.offset.reset says', async (t) => {
+  const name = named('reset');
+  await tool('produce', `--topic ${name}`, 'one\ntwo\nthree\n');
+  const at = `--topic ${name} --partition 0 --offset 1000 --max-messages 1 --timeout-ms 3000`;
+  const reset = async (policy: string, words = at): Promise<ToolResult> =>
+    tool('consume', `${words} --command-property auto.offset.reset=${policy}`);
+  t.is((await reset('earliest')).out, 'one\n');
+  t.is((await reset('latest')).out, '');
+  t.regex((await reset('none')).err, /OffsetOutOfRangeException/);
+  const group = `--topic ${name} --group ${name} --max-messages 1 --timeout-ms 5000`;
+  t.is((await reset('by_duration:PT1H', group)).out, 'one\n');
+});
+
+define('a topic with LogAppendTime tells when its records were appended', async (t) => {
+  const name = named('appended');
+  await tool('topics', `--create --topic ${name} --config message.timestamp.type=LogAppendTime`);
+  await tool('produce', `--topic ${name} --compression-codec lz4`, 'a\nb\n');
+  const printed = '--formatter-property print.timestamp=true';
+  const read = await tool('consume', `--topic ${name} --from-beginning --max-messages 2 --timeout-ms 5000 ${printed}`);
+  t.regex(read.out, /^LogAppendTime:(\d{13})\ta\nLogAppendTime:\1\tb\n$/);
+});
+
 define('groups of the new protocol are shared out by the broker (KIP-848)', async (t) => {
   const name = named('new');
   await tool('topics', `--create --topic ${name} --partitions 4`);

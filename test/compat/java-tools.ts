@@ -98,7 +98,13 @@ export class JavaTools {
 
   /** Runs a class to its end. A bare name means `org.apache.kafka.tools.NAME`. */
   async run(className: string, args: readonly string[], input: string | Buffer = ''): Promise<ToolResult> {
-    return (await this.start(className, args, input)).result;
+    const { result } = await this.start(className, args, input);
+    let timer: NodeJS.Timeout | undefined;
+    const limit = new Promise<never>((_, reject) => {
+      const late = (): void => reject(new Error(`${className} ${args.join(' ')} did not end`));
+      timer = setTimeout(late, TOOL_MS_MAX);
+    });
+    return Promise.race([result, limit]).finally(() => clearTimeout(timer));
   }
 
   async start(className: string, args: readonly string[], input: string | Buffer = ''): Promise<RunningTool> {
@@ -107,17 +113,13 @@ export class JavaTools {
     const full = /^(kafka|org|com)\./.test(className) ? className : `org.apache.kafka.tools.${className}`;
     const base64 = (text: string | Buffer): string => Buffer.from(text).toString('base64');
     let task: Task;
-    const result = new Promise<ToolResult>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        reject(new Error(`${className} ${args.join(' ')} did not end:\n${task.out}\n${task.err}`));
-      }, TOOL_MS_MAX).unref();
+    const result = new Promise<ToolResult>((resolve) => {
       task = {
         id,
         out: '',
         err: '',
         waiting: [],
         finish: (code) => {
-          clearTimeout(timer);
           // Some tools print whatever was thrown, also what takes them out of `exit` here.
           const err = task.err.replace(/exit \d+\nToolServer\$Exited: exit \d+\n+/g, '');
           resolve({ code, out: task.out, err });
