@@ -12,12 +12,7 @@
  */
 import { type ErrorCode, MillraceError } from '../protocol/errors.ts';
 import { type AssignorMember, assignors, type Partitions } from './consumer-assignors.ts';
-import {
-  type ConsumerGroupEvent,
-  consumerGroupEventBytes,
-  profileBytes,
-  type ResolvedRegex,
-} from './consumer-group-records.ts';
+import { type ConsumerGroupEvent, consumerGroupEventBytes, profileBytes } from './consumer-group-records.ts';
 import {
   type ConsumerMember,
   isSameHeld,
@@ -35,8 +30,9 @@ import {
 import type { Options } from './config.ts';
 import { GroupOffsets } from './group-offsets.ts';
 import type { MemberIdentity } from './group-roster.ts';
+import { MemberSessions } from './member-sessions.ts';
 import { PartitionHolders } from './partition-holders.ts';
-import { metadataHash, Subscriptions, type TopicCatalog } from './subscriptions.ts';
+import { Subscriptions, type TopicCatalog } from './subscriptions.ts';
 import { compileTopicRegex } from './topic-regex.ts';
 import type { Instant } from './group.ts';
 
@@ -90,20 +86,14 @@ export interface ConsumerHeartbeatAnswer {
 /** Epochs that say goodbye. */
 export const LEAVE_EPOCH = -1;
 export const LEAVE_STATIC_EPOCH = -2;
-
-interface Session {
-  deadlineMs: number;
-  /** When a member that does not give up its partitions is put out; infinity if it has none to give up. */
-  revokeDeadlineMs: number;
-}
+/** About the memory that a held partition takes: in progress, target and among the holders. */
+const HELD_BYTES = 150;
 
 export class ConsumerGroup {
   readonly type = 'consumer';
   readonly protocolType = 'consumer';
   readonly id: string;
   readonly offsets: GroupOffsets;
-  /** `tick` has work at this time; never later than the soonest deadline. */
-  nextDeadlineMs = Number.POSITIVE_INFINITY;
   readonly #host: ConsumerGroupHost;
   #epoch = 0;
   #metadataHash = 0;
@@ -111,19 +101,17 @@ export class ConsumerGroup {
   #targetTimeMs = 0;
   readonly #members = new Map<string, ConsumerMember>();
   readonly #targets = new Map<string, Partitions>();
-  readonly #regexes = new Map<string, ResolvedRegex>();
-  readonly #sessions = new Map<string, Session>();
+  readonly #sessions = new MemberSessions();
   readonly #staticIds = new Map<string, string>();
   readonly #holders = new PartitionHolders();
-  readonly #subscriptions = new Subscriptions();
-  /** Version of the topics that `#metadataHash` and the regular expressions were last compared with. */
-  #topicsVersion = -1;
+  readonly #subscriptions: Subscriptions;
   #membersBytes = 0;
 
   constructor(id: string, host: ConsumerGroupHost, offsets = new GroupOffsets()) {
     this.id = id;
     this.#host = host;
     this.offsets = offsets;
+    this.#subscriptions = new Subscriptions(id, host.topics);
   }
 
   get state(): ConsumerGroupState {
@@ -165,9 +153,13 @@ export class ConsumerGroup {
     }
     return elected;
   }
+  /** `tick` has work at this time; never later than the soonest deadline. */
+  get nextDeadlineMs(): number {
+    return this.#sessions.nextDeadlineMs;
+  }
   /** About the memory that members take. */
   get membersBytes(): number {
-    return this.#membersBytes;
+    return this.#membersBytes + HELD_BYTES * this.#holders.count;
   }
   /** Whether there is nothing to remember. */
   get isBlank(): boolean {
@@ -177,9 +169,7 @@ export class ConsumerGroup {
     return this.#members.size === 0;
   }
   isSubscribedTo(topic: string): boolean {
-    if (this.#subscriptions.has(topic)) return true;
-    for (const { topics } of this.#regexes.values()) if (topics.includes(topic)) return true;
-    return false;
+    return this.#subscriptions.has(topic);
   }
   /** From when an offset's retention counts (KIP-211): always from its commit. */
   retentionStart(): 'commit' {
@@ -210,15 +200,15 @@ export class ConsumerGroup {
     if (epoch !== this.#epoch) events.unshift(this.#epochEvent(epoch, this.#metadataHash));
     if (events.length > 0) this.#host.commit(events);
     this.#touch(request.memberId, now);
-    if (hasBump || this.#topicsVersion !== this.#host.topics.version) this.#refresh(now, request, hasBump);
+    if (hasBump || this.#subscriptions.isStale) this.#refresh(now, request, hasBump);
     this.#assign(now);
 
     const member = this.#member(request.memberId);
     const reached = this.#reconcile(member, request.owned ?? undefined, hasNewNames || hasNewRegex);
     if (reached !== member.progress) {
       this.#host.commit([{ kind: 'consumer member progress', group: this.id, member: member.id, value: reached }]);
+      this.#expectRevocation(now, request.memberId, reached);
     }
-    this.#expectRevocation(now, request.memberId, reached);
 
     const isFull =
       request.rebalanceTimeoutMs !== -1 &&
@@ -307,16 +297,8 @@ export class ConsumerGroup {
 
   /** Puts out whoever has been silent, or has kept what it was told to give up, for too long. */
   tick(now: Instant): void {
-    const nowMs = now.monotonicMs;
-    const late = [...this.#members.values()].filter(({ id }) => {
-      const session = this.#sessions.get(id);
-      return session !== undefined && Math.min(session.deadlineMs, session.revokeDeadlineMs) <= nowMs;
-    });
+    const late = this.#sessions.late(now.monotonicMs).map((id) => this.#member(id));
     if (late.length > 0) this.#remove(late);
-    this.nextDeadlineMs = Number.POSITIVE_INFINITY;
-    for (const { deadlineMs, revokeDeadlineMs } of this.#sessions.values()) {
-      this.#expect(Math.min(deadlineMs, revokeDeadlineMs));
-    }
   }
 
   /** What the log must hold for this group to be read again. */
@@ -328,7 +310,8 @@ export class ConsumerGroup {
     for (const { id, profile } of this.#members.values()) {
       yield { kind: 'consumer member', group, member: id, value: profile };
     }
-    for (const [regex, resolved] of this.#regexes) yield { kind: 'consumer regex', group, regex, value: resolved };
+    for (const [regex, resolved] of this.#subscriptions.resolved)
+      yield { kind: 'consumer regex', group, regex, value: resolved };
     for (const [member, target] of this.#targets)
       yield { kind: 'consumer member target', group, member, value: target };
     yield { kind: 'consumer target', group, value: { epoch: this.#targetEpoch, timeMs: this.#targetTimeMs } };
@@ -365,9 +348,7 @@ export class ConsumerGroup {
       case 'consumer member progress':
         return this.#applyProgress(event.member, event.value ?? NEW_PROGRESS);
       case 'consumer regex':
-        if (event.value === null) this.#regexes.delete(event.regex);
-        else this.#regexes.set(event.regex, event.value);
-        return;
+        return this.#subscriptions.set(event.regex, event.value);
     }
   }
 
@@ -375,7 +356,7 @@ export class ConsumerGroup {
     const before = this.#members.get(id);
     if (before !== undefined) {
       this.#membersBytes -= memberBytes(id, before.profile);
-      this.#subscriptions.remove(before.profile.topicNames);
+      this.#subscriptions.remove(before.profile);
       const { instanceId } = before.profile;
       if (instanceId !== null && this.#staticIds.get(instanceId) === id) this.#staticIds.delete(instanceId);
     }
@@ -386,7 +367,7 @@ export class ConsumerGroup {
     }
     this.#members.set(id, { id, profile, progress: before?.progress ?? NEW_PROGRESS });
     this.#membersBytes += memberBytes(id, profile);
-    this.#subscriptions.add(profile.topicNames);
+    this.#subscriptions.add(profile);
     if (profile.instanceId !== null) this.#staticIds.set(profile.instanceId, id);
   }
 
@@ -496,12 +477,7 @@ export class ConsumerGroup {
   #remove(members: readonly ConsumerMember[]): void {
     const gone = new Set(members.map(({ id }) => id));
     const events = members.flatMap(({ id }) => this.#endMember(id));
-    for (const regex of this.#regexes.keys()) {
-      const isUsed = [...this.#members.values()].some(
-        ({ id, profile }) => !gone.has(id) && profile.topicRegex === regex,
-      );
-      if (!isUsed) events.push({ kind: 'consumer regex', group: this.id, regex, value: null });
-    }
+    events.push(...this.#subscriptions.unused(members.map(({ profile }) => profile)));
     // The epoch first: if only part of this survives, there is a new target and the rest runs into its session timeout.
     const epoch = this.#epoch + 1;
     const isLast = gone.size === this.#members.size;
@@ -516,39 +492,11 @@ export class ConsumerGroup {
 
   /** Looks at the topics again, as they or the subscriptions have changed; raises the epoch if it has not been raised. */
   #refresh(now: Instant, request: ConsumerHeartbeat, hasBump: boolean): void {
-    const { topics } = this.#host;
-    const events = this.#resolveRegexes(now, request);
+    const events = this.#subscriptions.resolve(now.wallMs, request.canSee);
     if (events.length > 0) this.#host.commit(events);
-    const hash = metadataHash(this.#subscribedTopics(), topics);
-    this.#topicsVersion = topics.version;
+    const hash = this.#subscriptions.hash();
     if (hash === this.#metadataHash) return;
     this.#host.commit([this.#epochEvent(hasBump ? this.#epoch : this.#epoch + 1, hash)]);
-  }
-
-  #resolveRegexes(now: Instant, request: ConsumerHeartbeat): ConsumerGroupEvent[] {
-    const { topics } = this.#host;
-    const used = new Set<string>();
-    for (const { profile } of this.#members.values()) if (profile.topicRegex) used.add(profile.topicRegex);
-    const events: ConsumerGroupEvent[] = [];
-    for (const regex of used) {
-      const known = this.#regexes.get(regex);
-      if (known !== undefined && this.#topicsVersion === topics.version) continue;
-      const compiled = compileTopicRegex(regex);
-      const found = [...topics.names()].filter((name) => compiled.matches(name) && request.canSee(name)).sort();
-      if (known !== undefined && isSameNames(known.topics, found)) continue;
-      const value = { topics: found, version: topics.version, timeMs: now.wallMs };
-      events.push({ kind: 'consumer regex', group: this.id, regex, value });
-    }
-    for (const regex of this.#regexes.keys()) {
-      if (!used.has(regex)) events.push({ kind: 'consumer regex', group: this.id, regex, value: null });
-    }
-    return events;
-  }
-
-  #subscribedTopics(): Set<string> {
-    const names = new Set(this.#subscriptions.names());
-    for (const { topics } of this.#regexes.values()) for (const name of topics) names.add(name);
-    return names;
   }
 
   /** Computes a new target if the group has a newer epoch, at most once an interval. */
@@ -558,15 +506,15 @@ export class ConsumerGroup {
     // A clock that was set back must not hold the group up.
     const sinceMs = Math.abs(now.wallMs - this.#targetTimeMs);
     if (this.#targetTimeMs !== 0 && sinceMs < intervalMs) return;
-    const partitionCounts = new Map<string, number>();
-    for (const name of this.#subscribedTopics()) {
-      const topic = this.#host.topics.get(name);
-      if (topic !== undefined) partitionCounts.set(topic.id, topic.partitionCount);
-    }
     const members = [...this.#members.values()].map(({ id, profile }): AssignorMember => {
-      return { id, instanceId: profile.instanceId, topics: this.#topicIds(profile), current: this.target(id) };
+      return {
+        id,
+        instanceId: profile.instanceId,
+        topics: this.#subscriptions.idsOf(profile),
+        current: this.target(id),
+      };
     });
-    const computed = assignors[this.assignorName](members, partitionCounts);
+    const computed = assignors[this.assignorName](members, this.#subscriptions.partitionCounts());
     const events: ConsumerGroupEvent[] = [];
     for (const [member, value] of computed) {
       const old = this.#targets.get(member);
@@ -579,16 +527,6 @@ export class ConsumerGroup {
     this.#host.commit([...events, { kind: 'consumer target', group: this.id, value }]);
   }
 
-  #topicIds({ topicNames, topicRegex }: MemberProfile): Set<string> {
-    const ids = new Set<string>();
-    const found = topicRegex === null ? undefined : this.#regexes.get(topicRegex)?.topics;
-    for (const name of found === undefined ? topicNames : new Set([...topicNames, ...found])) {
-      const topic = this.#host.topics.get(name);
-      if (topic !== undefined) ids.add(topic.id);
-    }
-    return ids;
-  }
-
   #reconcile(member: ConsumerMember, owned: Partitions | undefined, hasNewSubscription: boolean): MemberProgress {
     const { progress } = member;
     const isThere = progress.state === MEMBER_STATES.stable && progress.epoch === this.#targetEpoch;
@@ -596,7 +534,7 @@ export class ConsumerGroup {
     const reached = reconcile(progress, {
       targetEpoch: this.#targetEpoch,
       target: this.target(member.id),
-      topics: this.#topicIds(member.profile),
+      topics: this.#subscriptions.idsOf(member.profile),
       hasNewSubscription,
       owned,
       isHeld: (topicId, partition) => this.#holders.has(topicId, partition),
@@ -606,24 +544,13 @@ export class ConsumerGroup {
 
   #touch(memberId: string, now: Instant): void {
     const deadlineMs = now.monotonicMs + this.#host.options['group.consumer.session.timeout.ms'];
-    const session = this.#sessions.get(memberId);
-    if (session === undefined) this.#sessions.set(memberId, { deadlineMs, revokeDeadlineMs: Number.POSITIVE_INFINITY });
-    else session.deadlineMs = deadlineMs;
-    this.#expect(deadlineMs);
+    this.#sessions.touch(memberId, deadlineMs);
   }
 
   #expectRevocation(now: Instant, memberId: string, { state }: MemberProgress): void {
-    const session = this.#sessions.get(memberId);
-    if (session === undefined) return;
-    if (state !== MEMBER_STATES.unrevoked) session.revokeDeadlineMs = Number.POSITIVE_INFINITY;
-    else if (session.revokeDeadlineMs === Number.POSITIVE_INFINITY) {
-      session.revokeDeadlineMs = now.monotonicMs + Math.max(0, this.#member(memberId).profile.rebalanceTimeoutMs);
-      this.#expect(session.revokeDeadlineMs);
-    }
-  }
-
-  #expect(deadlineMs: number): void {
-    if (deadlineMs < this.nextDeadlineMs) this.nextDeadlineMs = deadlineMs;
+    if (state !== MEMBER_STATES.unrevoked) return this.#sessions.hasRevoked(memberId);
+    const timeoutMs = Math.max(0, this.#member(memberId).profile.rebalanceTimeoutMs);
+    this.#sessions.expectRevocation(memberId, now.monotonicMs + timeoutMs);
   }
 }
 

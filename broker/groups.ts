@@ -12,14 +12,13 @@ import type { Clock, Random, Timer } from '../storage/clock.ts';
 import { randomUuid } from '../storage/clock.ts';
 import type { Options } from './config.ts';
 import { assignors } from './consumer-assignors.ts';
-import {
+import type {
   ConsumerGroup,
-  type ConsumerGroupState,
-  type ConsumerHeartbeat,
-  type ConsumerHeartbeatAnswer,
+  ConsumerGroupState,
+  ConsumerHeartbeat,
+  ConsumerHeartbeatAnswer,
 } from './consumer-group.ts';
-import type { Engine } from './engine.ts';
-import { Group, type GroupState, type Instant } from './group.ts';
+import type { GroupState, Instant } from './group.ts';
 import {
   type JoinAnswer,
   type JoinRequest,
@@ -29,38 +28,16 @@ import {
   type SyncAnswer,
   type SyncRequest,
 } from './group-member.ts';
-import type { GroupOffsets, TopicPartition } from './group-offsets.ts';
-import {
-  type CommittedOffset,
-  decodeGroupEvent,
-  encodeGroupEvent,
-  type GroupEvent,
-  groupEventBytes,
-} from './group-records.ts';
+import type { TopicPartition } from './group-offsets.ts';
+import type { CommittedOffset, GroupEvent } from './group-records.ts';
 import type { MemberIdentity } from './group-roster.ts';
+import { type AnyGroup, endEvents, type GroupParts, GroupStore } from './group-store.ts';
 import { GroupTimers } from './group-timers.ts';
-import { StateLog } from './state-log.ts';
-import type { TopicCatalog } from './subscriptions.ts';
-import type { TopicRegistry } from './topics.ts';
 
 export type { CommittedOffset } from './group-records.ts';
 export type { GroupState } from './group.ts';
+export { type AnyGroup, GROUPS_TOPIC } from './group-store.ts';
 
-export const GROUPS_TOPIC = '__consumer_offsets';
-
-/** Kept whole and rewritten by its owner; the rest is as for any topic. */
-const GROUPS_TOPIC_CONFIGS = new Map([
-  ['cleanup.policy', 'compact'],
-  ['retention.ms', '-1'],
-  ['retention.bytes', '-1'],
-  ['segment.bytes', String(64 * 1024 * 1024)],
-  ['segment.ms', '9007199254740991'],
-  ['file.delete.delay.ms', '0'],
-]);
-
-/** Events of one commit are split at this size: one commit is one journal record, which is bounded. */
-const COMMIT_BYTES = 1024 * 1024;
-const COMMIT_EVENTS = 1000;
 /** Groups looked at for expired offsets before others get their turn. */
 const EXPIRY_GROUPS = 500;
 
@@ -83,66 +60,34 @@ export interface CommitRequest extends MemberIdentity {
   readonly offsets: readonly OffsetToCommit[];
 }
 
-interface Parts {
-  engine: Engine;
-  clock: Clock;
-  random: Random;
-  options: Options;
-  topics: Pick<TopicRegistry, 'get' | 'ensureInternal' | 'version' | 'all'>;
-}
-
-/** A group of either protocol. */
-export type AnyGroup = Group | ConsumerGroup;
-
 export class GroupCoordinator {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #options: Options;
-  readonly #topics: Parts['topics'];
-  readonly #log: StateLog<GroupEvent>;
-  readonly #commitBytesMax: number;
-  readonly #groups = new Map<string, AnyGroup>();
+  readonly #topics: GroupParts['topics'];
+  readonly #store: GroupStore;
   readonly #timers: GroupTimers<AnyGroup>;
-  readonly #catalog: TopicCatalog;
   #expiryTimer: Timer | undefined;
   #membersBytes = 0;
-  #offsetCount = 0;
-  #isLoaded = false;
   #isClosed = false;
 
-  constructor(parts: Parts) {
+  constructor(parts: GroupParts) {
     this.#clock = parts.clock;
     this.#random = parts.random;
     this.#options = parts.options;
     this.#topics = parts.topics;
-    this.#catalog = catalogOf(parts.topics);
     this.#timers = new GroupTimers(parts.clock, (groups) => this.#unlessStopped(() => this.#tick(groups)));
     checkAssignors(parts.options['group.consumer.assignors']);
-    // Half of it: what events take is only estimated.
-    this.#commitBytesMax = parts.options['journal.entry.bytes'] / 2;
-    const { partitions } = parts.topics.ensureInternal(GROUPS_TOPIC, 1, GROUPS_TOPIC_CONFIGS);
-    this.#log = new StateLog(
-      parts.engine,
-      partitions[0],
-      {
-        encode: encodeGroupEvent,
-        decode: decodeGroupEvent,
-        apply: (event) => this.#apply(event),
-        live: () => this.#live(),
-      },
-      parts.clock,
-      this.#commitBytesMax,
-    );
+    this.#store = new GroupStore(parts);
   }
 
   /** Reads the log. Once, after the topics are loaded and before the first request. */
   async load(): Promise<void> {
-    await this.#log.load();
-    this.#isLoaded = true;
+    await this.#store.load();
     const now = this.#now();
     // A crash may have come between the end of a topic and that of its offsets.
     this.#deleteOffsets((_group, topic, { topicId }) => !this.#isTopic(topic, topicId));
-    for (const group of this.#groups.values()) {
+    for (const group of this.#store.all()) {
       group.restartSessions(now);
       this.#membersBytes += group.membersBytes;
       this.#settle(group);
@@ -161,14 +106,14 @@ export class GroupCoordinator {
 
   /** Calls back when everything that any answer so far leaned on is durable. */
   whenDurable(callback: () => void): void {
-    this.#log.whenDurable(callback);
+    this.#store.whenDurable(callback);
   }
 
   get groupCount(): number {
-    return this.#groups.size;
+    return this.#store.size;
   }
   get offsetCount(): number {
-    return this.#offsetCount;
+    return this.#store.offsetCount;
   }
   /** About the memory that members of all groups take. */
   get membersBytes(): number {
@@ -177,10 +122,10 @@ export class GroupCoordinator {
 
   /** A group that exists. Reading it is fine; change it only through the coordinator. */
   get(groupId: string): AnyGroup | undefined {
-    return this.#groups.get(groupId);
+    return this.#store.get(groupId);
   }
   groups(): Iterable<AnyGroup> {
-    return this.#groups.values();
+    return this.#store.all();
   }
   /** Every committed offset of every group, for lag: the end of the partition minus `offset`. */
   *committed(): Iterable<{
@@ -190,7 +135,7 @@ export class GroupCoordinator {
     partition: number;
     offset: number;
   }> {
-    for (const group of this.#groups.values()) {
+    for (const group of this.#store.all()) {
       for (const [topic, partitions] of group.offsets.topics()) {
         for (const [partition, { offset }] of partitions) {
           yield { group: group.id, state: group.state, topic, partition, offset };
@@ -212,8 +157,8 @@ export class GroupCoordinator {
     const bytesMax = this.#options['groups.members.bytes.max'];
     if (this.#membersBytes + protocolsBytes(request.protocols) > bytesMax) return refuse('POLICY_VIOLATION');
     const isNew = request.memberId === '';
-    if (isNew && this.#groups.get(request.groupId)?.isVacant) this.#convert(request.groupId, 'classic');
-    const group = isNew ? this.#groupOrNew(request.groupId) : this.#groups.get(request.groupId);
+    if (isNew) this.#convertIfVacant(this.#store.get(request.groupId), 'classic');
+    const group = isNew ? this.#groupOrNew(request.groupId) : this.#store.get(request.groupId);
     if (group === undefined) return refuse(isNew ? 'POLICY_VIOLATION' : 'UNKNOWN_MEMBER_ID');
     if (group.type === 'consumer') return reply(refusedJoin('INCONSISTENT_GROUP_PROTOCOL', ''));
     this.#within(group, () => group.join(this.#now(), request, reply));
@@ -221,14 +166,14 @@ export class GroupCoordinator {
 
   sync(request: SyncRequest, reply: (answer: SyncAnswer) => void): void {
     if (request.groupId === '') return reply(refusedSync('INVALID_GROUP_ID'));
-    const group = this.#classic(request.groupId);
+    const group = this.#store.classic(request.groupId);
     if (group === undefined) return reply(refusedSync('UNKNOWN_MEMBER_ID'));
     this.#within(group, () => group.sync(this.#now(), request, reply));
   }
 
   heartbeat(request: MemberIdentity & { readonly groupId: string; readonly generation: number }): ErrorCode {
     if (request.groupId === '') return 'INVALID_GROUP_ID';
-    const group = this.#classic(request.groupId);
+    const group = this.#store.classic(request.groupId);
     if (group === undefined) return 'UNKNOWN_MEMBER_ID';
     return this.#within(group, () => group.heartbeat(this.#now(), request));
   }
@@ -270,7 +215,7 @@ export class GroupCoordinator {
 
   /** The consumer group of this name; made, or made of an empty classic one, for a member that joins. */
   #consumerGroup(groupId: string, isJoining: boolean, subject = 'Consumer group'): ConsumerGroup {
-    const group = this.#groups.get(groupId);
+    const group = this.#store.get(groupId);
     if (group?.type === 'consumer') return group;
     if (!isJoining) {
       const what =
@@ -286,38 +231,20 @@ export class GroupCoordinator {
         `Cannot upgrade classic group ${groupId} to consumer group because online upgrade is disabled.`,
       );
     }
-    if (group !== undefined) this.#convert(groupId, 'consumer');
-    return this.#consumerGroupFor(groupId);
+    this.#convertIfVacant(group, 'consumer');
+    return this.#store.consumerFor(groupId);
   }
 
-  /** An empty group goes over to the other protocol; its offsets stay. */
-  #convert(groupId: string, type: AnyGroup['type']): void {
-    const group = this.#groups.get(groupId);
-    if (group === undefined || group.type === type) return;
-    const events: readonly GroupEvent[] = group.type === 'consumer' ? group.endEvents() : goneEvents(group);
-    if (events.length > 0) this.#commit(events, 'waited');
+  #convertIfVacant(group: AnyGroup | undefined, type: AnyGroup['type']): void {
+    if (group === undefined || group.type === type || !group.isVacant) return;
     this.#timers.forget(group);
-    this.#put(type, groupId, group.offsets);
-  }
-
-  #put(type: AnyGroup['type'], groupId: string, offsets?: GroupOffsets): AnyGroup {
-    const group =
-      type === 'classic'
-        ? new Group(groupId, this.#host(), offsets)
-        : new ConsumerGroup(groupId, this.#consumerHost(), offsets);
-    this.#groups.set(groupId, group);
-    return group;
-  }
-
-  #classic(groupId: string): Group | undefined {
-    const group = this.#groups.get(groupId);
-    return group?.type === 'classic' ? group : undefined;
+    this.#store.convert(group, type);
   }
 
   /** One error per member, or one for the request. */
   leave(groupId: string, leaving: readonly MemberIdentity[]): ErrorCode | readonly ErrorCode[] {
     if (groupId === '') return 'INVALID_GROUP_ID';
-    const group = this.#groups.get(groupId);
+    const group = this.#store.get(groupId);
     if (group === undefined) return leaving.map(() => 'UNKNOWN_MEMBER_ID');
     if (group.type === 'consumer') return this.#within(group, () => group.evict(leaving));
     return this.#within(group, () => group.leave(this.#now(), leaving));
@@ -327,7 +254,7 @@ export class GroupCoordinator {
   commit(request: CommitRequest, reply: (errors: readonly ErrorCode[]) => void): void {
     const now = this.#now();
     const refuse = (error: ErrorCode): void => reply(request.offsets.map(() => error));
-    const existing = this.#groups.get(request.groupId);
+    const existing = this.#store.get(request.groupId);
     if (existing === undefined && request.generation >= 0) return refuse(request.unknownGroupError);
     const refusal = existing?.commitRefusal(now, request);
     if (existing !== undefined) this.#settle(existing);
@@ -337,7 +264,7 @@ export class GroupCoordinator {
     const accepted = request.offsets.filter((_offset, index) => errors[index] === 'NONE');
     if (accepted.length === 0) return reply(errors);
     if (existing === undefined && !this.#hasRoomForGroup()) return refuse('POLICY_VIOLATION');
-    this.#commit(
+    this.#store.commit(
       accepted.map(
         (offset): GroupEvent => ({
           kind: 'offset',
@@ -357,7 +284,7 @@ export class GroupCoordinator {
       ),
       'waited',
     );
-    this.#log.whenDurable(() => reply(errors));
+    this.#store.whenDurable(() => reply(errors));
   }
 
   #offsetError({ metadata }: OffsetToCommit): ErrorCode {
@@ -367,13 +294,13 @@ export class GroupCoordinator {
 
   /** What a group has committed for a partition. */
   offset(groupId: string, topic: string, partition: number): CommittedOffset | undefined {
-    return this.#groups.get(groupId)?.offsets.get(topic, partition);
+    return this.#store.get(groupId)?.offsets.get(topic, partition);
   }
 
   /** Ends committed offsets (KIP-496): one error for each of `targets`, or one for the request. */
   deleteOffsets(groupId: string, targets: readonly TopicPartition[]): ErrorCode | readonly ErrorCode[] {
     if (groupId === '') return 'INVALID_GROUP_ID';
-    const group = this.#groups.get(groupId);
+    const group = this.#store.get(groupId);
     if (group === undefined) return 'GROUP_ID_NOT_FOUND';
     // Only of consumers is it known what they subscribe to.
     if (group.state !== 'Empty' && group.protocolType !== 'consumer') return 'NON_EMPTY_GROUP';
@@ -385,14 +312,14 @@ export class GroupCoordinator {
       }
       return 'NONE';
     });
-    this.#commit(events, 'waited');
+    this.#store.commit(events, 'waited');
     this.#settle(group);
     return results;
   }
 
   /** Ends a group and its offsets (KIP-222). */
   deleteGroup(groupId: string): ErrorCode {
-    const group = this.#groups.get(groupId);
+    const group = this.#store.get(groupId);
     if (group === undefined) return 'GROUP_ID_NOT_FOUND';
     if (group.state !== 'Empty') return 'NON_EMPTY_GROUP';
     this.#endGroup(group, 'waited');
@@ -412,13 +339,13 @@ export class GroupCoordinator {
   #deleteOffsets(matches: (group: AnyGroup, topic: string, committed: CommittedOffset) => boolean): void {
     const events: GroupEvent[] = [];
     const touched: AnyGroup[] = [];
-    for (const group of this.#groups.values()) {
+    for (const group of this.#store.all()) {
       const selected = group.offsets.select((topic, committed) => matches(group, topic, committed));
       if (selected.length === 0) continue;
       touched.push(group);
       for (const target of selected) events.push({ kind: 'offset gone', group: group.id, ...target });
     }
-    this.#commit(events, 'lazy');
+    this.#store.commit(events, 'lazy');
     for (const group of touched) this.#settle(group);
   }
 
@@ -426,13 +353,13 @@ export class GroupCoordinator {
     const events: GroupEvent[] = group.offsets
       .select(() => true)
       .map((target) => ({ kind: 'offset gone', group: group.id, ...target }));
-    events.push(...(group.type === 'consumer' ? group.endEvents() : goneEvents(group)));
-    this.#commit(events, urgency);
+    events.push(...endEvents(group));
+    this.#store.commit(events, urgency);
     this.#drop(group);
   }
 
   /** Looks at some groups for offsets that nobody has needed for long (KIP-211), then goes on later. */
-  #expire(rest: Iterator<AnyGroup> = this.#groups.values()): void {
+  #expire(rest: Iterator<AnyGroup> = this.#store.all()): void {
     const nowMs = this.#clock.now();
     for (let count = 0; count < EXPIRY_GROUPS; count++) {
       const next = rest.next();
@@ -455,137 +382,20 @@ export class GroupCoordinator {
       return nowMs - (start === 'commit' ? commitTimeMs : start) >= retentionMs;
     });
     if (group.isVacant && expired.length === group.offsets.count) return this.#endGroup(group, 'lazy');
-    this.#commit(
+    this.#store.commit(
       expired.map((target) => ({ kind: 'offset gone', group: group.id, ...target })),
       'lazy',
     );
     this.#settle(group);
   }
 
-  #commit(events: readonly GroupEvent[], urgency: 'waited' | 'lazy'): void {
-    const bytesMax = Math.min(COMMIT_BYTES, this.#commitBytesMax);
-    let part: GroupEvent[] = [];
-    let partBytes = 0;
-    for (const event of events) {
-      const eventBytes = groupEventBytes(event);
-      if (part.length === COMMIT_EVENTS || (part.length > 0 && partBytes + eventBytes > bytesMax)) {
-        this.#log.commit(part, { urgency });
-        part = [];
-        partBytes = 0;
-      }
-      part.push(event);
-      partBytes += eventBytes;
-    }
-    if (part.length > 0) this.#log.commit(part, { urgency });
-  }
-
-  #apply(event: GroupEvent): void {
-    switch (event.kind) {
-      case 'offset':
-        return this.#countOffsets(this.#groupForOffsets(event.group), ({ offsets }) =>
-          offsets.set(event.topic, event.partition, event.committed),
-        );
-      case 'offset gone': {
-        const group = this.#groups.get(event.group);
-        if (group === undefined) return;
-        this.#countOffsets(group, ({ offsets }) => offsets.delete(event.topic, event.partition));
-        if (!this.#isLoaded && group.isBlank) this.#groups.delete(group.id);
-        return;
-      }
-      case 'group': {
-        const group = this.#groupFor(event.group);
-        // While running the group itself has decided this and knows more than the record says.
-        if (this.#isLoaded) group.stored = event.value;
-        else group.load(event.value);
-        return;
-      }
-      case 'group gone': {
-        const group = this.#classic(event.group);
-        if (group === undefined) return;
-        group.stored = undefined;
-        if (!this.#isLoaded) this.#forgetMembers(group);
-        return;
-      }
-      default: {
-        const group = event.value === null ? this.#groups.get(event.group) : this.#consumerGroupFor(event.group);
-        if (group?.type !== 'consumer') return;
-        group.apply(event);
-        if (!this.#isLoaded && event.kind === 'consumer group' && event.value === null) this.#forgetMembers(group);
-        return;
-      }
-    }
-  }
-
-  /** A group's record is gone, its offsets may follow: what is left is as if only offsets had been committed. */
-  #forgetMembers(group: AnyGroup): void {
-    this.#groups.delete(group.id);
-    if (group.offsets.count > 0) this.#put('classic', group.id, group.offsets);
-  }
-
-  #countOffsets(group: AnyGroup, change: (group: AnyGroup) => void): void {
-    const before = group.offsets.count;
-    change(group);
-    this.#offsetCount += group.offsets.count - before;
-  }
-
-  *#live(): Iterable<GroupEvent> {
-    for (const group of this.#groups.values()) {
-      if (group.type === 'consumer') yield* group.live();
-      else if (group.stored !== undefined) yield { kind: 'group', group: group.id, value: group.stored };
-      for (const [topic, partitions] of group.offsets.topics()) {
-        for (const [partition, committed] of partitions) {
-          yield { kind: 'offset', group: group.id, topic, partition, committed };
-        }
-      }
-    }
-  }
-
-  #host(): ConstructorParameters<typeof Group>[1] {
-    return {
-      log: {
-        commit: (events) => this.#commit(events, 'waited'),
-        whenDurable: (callback) => this.#log.whenDurable(callback),
-      },
-      options: this.#options,
-      // A client id of any length must leave room in a string of the protocol.
-      newMemberId: (prefix) => `${prefix.slice(0, 1000)}-${randomUuid(this.#random)}`,
-    };
-  }
-
-  #consumerHost(): ConstructorParameters<typeof ConsumerGroup>[1] {
-    return {
-      commit: (events) => this.#commit(events, 'waited'),
-      options: this.#options,
-      topics: this.#catalog,
-    };
-  }
-
-  #groupForOffsets(groupId: string): AnyGroup {
-    return this.#groups.get(groupId) ?? this.#put('classic', groupId);
-  }
-
-  /** In the log a group may change its protocol: what comes last counts. */
-  #groupFor(groupId: string): Group {
-    const group = this.#groups.get(groupId);
-    if (group?.type === 'classic') return group;
-    this.#put('classic', groupId, group?.offsets);
-    return this.#groupFor(groupId);
-  }
-
-  #consumerGroupFor(groupId: string): ConsumerGroup {
-    const group = this.#groups.get(groupId);
-    if (group?.type === 'consumer') return group;
-    this.#put('consumer', groupId, group?.offsets);
-    return this.#consumerGroupFor(groupId);
-  }
-
   #hasRoomForGroup(): boolean {
-    return this.#groups.size < this.#options['groups.max'];
+    return this.#store.size < this.#options['groups.max'];
   }
 
   #groupOrNew(groupId: string): AnyGroup | undefined {
-    const group = this.#groups.get(groupId);
-    return group === undefined && this.#hasRoomForGroup() ? this.#groupFor(groupId) : group;
+    const group = this.#store.get(groupId);
+    return group === undefined && this.#hasRoomForGroup() ? this.#store.classicFor(groupId) : group;
   }
 
   /** Runs what may change the group, then looks at what follows from it. */
@@ -601,13 +411,13 @@ export class GroupCoordinator {
 
   /** Forgets a group that has nothing left, or sees to it that it gets its time. */
   #settle(group: AnyGroup): void {
-    if (this.#groups.get(group.id) !== group) return;
+    if (this.#store.get(group.id) !== group) return;
     if (group.isBlank) this.#drop(group);
     else this.#timers.watch(group);
   }
 
   #drop(group: AnyGroup): void {
-    this.#groups.delete(group.id);
+    this.#store.delete(group);
     this.#timers.forget(group);
     this.#membersBytes -= group.membersBytes;
   }
@@ -633,25 +443,6 @@ export class GroupCoordinator {
   #now(): Instant {
     return { monotonicMs: this.#clock.monotonic(), wallMs: this.#clock.now() };
   }
-}
-
-function goneEvents(group: Group): GroupEvent[] {
-  return group.stored === undefined ? [] : [{ kind: 'group gone', group: group.id }];
-}
-
-function catalogOf(topics: Parts['topics']): TopicCatalog {
-  return {
-    get version() {
-      return topics.version;
-    },
-    get: (name) => {
-      const topic = topics.get(name);
-      return topic && { id: topic.id, partitionCount: topic.partitions.length };
-    },
-    *names() {
-      for (const { name, isInternal } of topics.all()) if (!isInternal) yield name;
-    },
-  };
 }
 
 function checkAssignors(list: string): void {

@@ -7,6 +7,12 @@ import type { HeldPartitions, MemberProgress } from './consumer-member.ts';
 export class PartitionHolders {
   /** Topic id → partition → member id. */
   readonly #holders = new Map<string, Map<number, string>>();
+  #count = 0;
+
+  /** Partitions that somebody holds. */
+  get count(): number {
+    return this.#count;
+  }
 
   has(topicId: string, partition: number): boolean {
     return this.#holders.get(topicId)?.has(partition) ?? false;
@@ -32,6 +38,7 @@ export class PartitionHolders {
         if (other !== undefined && other !== memberId) {
           throw new Error(`partition ${topicId}-${partition} is given to ${memberId} but ${other} holds it`);
         }
+        if (other === undefined) this.#count++;
         holders.set(partition, memberId);
       }
     }
@@ -41,7 +48,11 @@ export class PartitionHolders {
     for (const [topicId, partitions] of held) {
       const holders = this.#holders.get(topicId);
       if (holders === undefined) continue;
-      for (const partition of partitions.keys()) if (holders.get(partition) === memberId) holders.delete(partition);
+      for (const partition of partitions.keys()) {
+        if (holders.get(partition) !== memberId) continue;
+        holders.delete(partition);
+        this.#count--;
+      }
       if (holders.size === 0) this.#holders.delete(topicId);
     }
   }

@@ -1,5 +1,11 @@
-/** What the members of a consumer group subscribe to by name, counted, and what the broker's topics look like to them. */
+/**
+ * What the members of a consumer group subscribe to, by name and by regular expression, and what the broker's topics look
+ * like to them. Which topics an expression finds is stored: a restart must not need the member that may see them.
+ */
 import { crc32c } from '../protocol/crc32c.ts';
+import type { ConsumerGroupEvent, ResolvedRegex } from './consumer-group-records.ts';
+import { isSameNames, type MemberProfile } from './consumer-member.ts';
+import { compileTopicRegex } from './topic-regex.ts';
 
 /** The topics, as far as groups care. */
 export interface TopicCatalog {
@@ -10,38 +16,126 @@ export interface TopicCatalog {
 }
 
 export class Subscriptions {
+  readonly #groupId: string;
+  readonly #topics: TopicCatalog;
   /** Name → how many members have it. */
-  readonly #counts = new Map<string, number>();
+  readonly #nameCounts = new Map<string, number>();
+  readonly #regexCounts = new Map<string, number>();
+  readonly #resolved = new Map<string, ResolvedRegex>();
+  /** Version of the topics that the expressions were last compared with. */
+  #version = -1;
 
-  has(name: string): boolean {
-    return this.#counts.has(name);
-  }
-  names(): Iterable<string> {
-    return this.#counts.keys();
+  constructor(groupId: string, topics: TopicCatalog) {
+    this.#groupId = groupId;
+    this.#topics = topics;
   }
 
-  add(names: readonly string[]): void {
-    for (const name of names) this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
+  /** Whether topics came, went or grew since `resolve`. */
+  get isStale(): boolean {
+    return this.#version !== this.#topics.version;
   }
-  remove(names: readonly string[]): void {
-    for (const name of names) {
-      const count = (this.#counts.get(name) ?? 0) - 1;
-      if (count > 0) this.#counts.set(name, count);
-      else this.#counts.delete(name);
+  /** Expressions with what they found. */
+  get resolved(): ReadonlyMap<string, ResolvedRegex> {
+    return this.#resolved;
+  }
+  has(topic: string): boolean {
+    if (this.#nameCounts.has(topic)) return true;
+    for (const { topics } of this.#resolved.values()) if (topics.includes(topic)) return true;
+    return false;
+  }
+
+  add(profile: MemberProfile): void {
+    this.#count(profile, 1);
+  }
+  remove(profile: MemberProfile): void {
+    this.#count(profile, -1);
+  }
+  set(regex: string, resolved: ResolvedRegex | null): void {
+    if (resolved === null) this.#resolved.delete(regex);
+    else this.#resolved.set(regex, resolved);
+  }
+
+  /** Looks at the topics: what expressions find now that is not what is known, and those that nobody has any more. */
+  resolve(wallMs: number, canSee: (topic: string) => boolean): ConsumerGroupEvent[] {
+    const events: ConsumerGroupEvent[] = [];
+    const { version } = this.#topics;
+    for (const regex of this.#regexCounts.keys()) {
+      const known = this.#resolved.get(regex);
+      if (known !== undefined && !this.isStale) continue;
+      const compiled = compileTopicRegex(regex);
+      const topics = [...this.#topics.names()].filter((name) => compiled.matches(name) && canSee(name)).sort();
+      if (known !== undefined && isSameNames(known.topics, topics)) continue;
+      events.push(this.#event(regex, { topics, version, timeMs: wallMs }));
     }
+    this.#version = version;
+    return [...events, ...this.unused([])];
+  }
+
+  /** The end of expressions that nobody has when `leaving` are gone. */
+  unused(leaving: readonly MemberProfile[]): ConsumerGroupEvent[] {
+    const events: ConsumerGroupEvent[] = [];
+    for (const regex of this.#resolved.keys()) {
+      const leavingCount = leaving.filter(({ topicRegex }) => topicRegex === regex).length;
+      if ((this.#regexCounts.get(regex) ?? 0) <= leavingCount) events.push(this.#event(regex, null));
+    }
+    return events;
+  }
+
+  /** Ids of the topics that a member subscribes to. */
+  idsOf({ topicNames, topicRegex }: MemberProfile): Set<string> {
+    const ids = new Set<string>();
+    const found = topicRegex === null ? undefined : this.#resolved.get(topicRegex)?.topics;
+    for (const names of [topicNames, found ?? []]) {
+      for (const name of names) {
+        const topic = this.#topics.get(name);
+        if (topic !== undefined) ids.add(topic.id);
+      }
+    }
+    return ids;
+  }
+
+  /** Topic id → partitions, of all that any member subscribes to. */
+  partitionCounts(): Map<string, number> {
+    const counts = new Map<string, number>();
+    for (const name of this.#names()) {
+      const topic = this.#topics.get(name);
+      if (topic !== undefined) counts.set(topic.id, topic.partitionCount);
+    }
+    return counts;
+  }
+
+  /** A number that is another one when any of these topics came, went or got partitions; 0 if none of them exists. */
+  hash(): number {
+    const lines: string[] = [];
+    for (const name of [...this.#names()].sort()) {
+      const topic = this.#topics.get(name);
+      if (topic !== undefined) lines.push(`${name} ${topic.id} ${topic.partitionCount}\n`);
+    }
+    if (lines.length === 0) return 0;
+    const bytes = Buffer.from(lines.join(''));
+    // Two checksums: 21 bits of the second keep it a safe integer.
+    const sum = crc32c(bytes, 0, bytes.length);
+    return sum * 2 ** 21 + (crc32c(bytes, 0, bytes.length, lines.length) >>> 11);
+  }
+
+  #names(): Set<string> {
+    const names = new Set(this.#nameCounts.keys());
+    for (const { topics } of this.#resolved.values()) for (const name of topics) names.add(name);
+    return names;
+  }
+
+  #event(regex: string, value: ResolvedRegex | null): ConsumerGroupEvent {
+    return { kind: 'consumer regex', group: this.#groupId, regex, value };
+  }
+
+  #count({ topicNames, topicRegex }: MemberProfile, step: 1 | -1): void {
+    for (const name of topicNames) countIn(this.#nameCounts, name, step);
+    if (topicRegex) countIn(this.#regexCounts, topicRegex, step);
   }
 }
 
-/** A number that is another one when any of these topics came, went or got partitions; 0 if none of them exists. */
-export function metadataHash(names: ReadonlySet<string>, topics: TopicCatalog): number {
-  const lines: string[] = [];
-  for (const name of [...names].sort()) {
-    const topic = topics.get(name);
-    if (topic !== undefined) lines.push(`${name} ${topic.id} ${topic.partitionCount}\n`);
-  }
-  if (lines.length === 0) return 0;
-  const bytes = Buffer.from(lines.join(''));
-  // Two checksums: 21 bits of the second keep it a safe integer.
-  const sum = crc32c(bytes, 0, bytes.length);
-  return sum * 2 ** 21 + (crc32c(bytes, 0, bytes.length, lines.length) >>> 11);
+function countIn(counts: Map<string, number>, key: string, step: 1 | -1): void {
+  const count = (counts.get(key) ?? 0) + step;
+  if (count > 0) counts.set(key, count);
+  else counts.delete(key);
 }

@@ -75,6 +75,8 @@ interface Client {
   subscription: number;
   /** When it last heard from the group: after a session timeout it must not work on anything. */
   heardMs: number;
+  /** When it may first have been told what `told` says: after a rebalance timeout it is put out. */
+  toldMs: number;
   isIn: boolean;
   /** An answer was lost: as real clients it says everything again, so that it is told everything again. */
   mustRepeat: boolean;
@@ -90,6 +92,7 @@ class World {
     told: undefined,
     subscription: 0,
     heardMs: 0,
+    toldMs: 0,
     isIn: false,
     mustRepeat: false,
   }));
@@ -110,7 +113,7 @@ class World {
         const self = this.clients[next.client];
         if (!self.isIn) return;
         self.subscription = next.subscription;
-        return this.#ask(self, { ...SUBSCRIPTIONS[next.subscription], owned: this.#owned(self) }, false);
+        return this.#ask(self, this.#full(self), false);
       }
       case 'revoke':
         return this.revoke(this.clients[next.client]);
@@ -141,8 +144,12 @@ class World {
 
   wait(ms: number): void {
     this.bench.advance(ms);
-    // A client that heard nothing for as long gives everything up by itself.
-    for (const self of this.clients) if (this.bench.nowMs - self.heardMs >= 45_000) this.#out(self);
+    // A client that heard nothing, or did nothing about what it heard, for as long gives everything up by itself.
+    for (const self of this.clients) {
+      const isSilent = this.bench.nowMs - self.heardMs >= 45_000;
+      const isSlow = self.told !== undefined && this.bench.nowMs - self.toldMs >= 30_000;
+      if (isSilent || isSlow) this.#out(self);
+    }
   }
 
   #topic(name: string, partitionCount: number): void {
@@ -162,6 +169,7 @@ class World {
     self.told = undefined;
     self.epoch = 0;
     self.isIn = true;
+    self.heardMs = this.bench.nowMs;
     this.#ask(self, { ...SUBSCRIPTIONS[subscription], assignor, owned: {}, rebalanceTimeoutMs: 30_000 }, false);
   }
 
@@ -188,9 +196,12 @@ class World {
   #ask(self: Client, options: Parameters<ConsumerGroupBench['heartbeat']>[2] & object, isLost: boolean): void {
     try {
       const all = self.mustRepeat ? { ...options, ...this.#full(self) } : options;
+      // Whoever says what it has means it: what it was told before and has not taken yet it is told again.
+      if (all.owned) self.told = undefined;
       const answer = this.bench.heartbeat(self.id, self.epoch, { ...all, instanceId: self.instanceId });
       self.mustRepeat = isLost;
       if (isLost) return;
+      if (answer.assignment !== null && self.told === undefined) self.toldMs = self.heardMs;
       self.heardMs = this.bench.nowMs;
       self.epoch = answer.memberEpoch;
       if (answer.assignment !== null) {

@@ -53,6 +53,20 @@ test('a member that does not give up its partitions within its rebalance timeout
   t.deepEqual(bench.named(bench.heartbeat('b', 3).assignment), { t: [0, 1, 2] });
 });
 
+test('the rebalance timeout starts anew with everything else that a member is to give up', (t) => {
+  const bench = open();
+  bench.join('a', { rebalanceTimeoutMs: 10_000 });
+  bench.join('b', { rebalanceTimeoutMs: 10_000 });
+  bench.heartbeat('a', 2);
+  bench.advance(9_000);
+  bench.join('c', { rebalanceTimeoutMs: 10_000 });
+  t.deepEqual(bench.named(bench.heartbeat('a', 2, { owned: { t: [0, 1] } }).assignment), { t: [0] });
+  bench.advance(9_000);
+  t.true(bench.group.has('a'));
+  bench.advance(1_000);
+  t.false(bench.group.has('a'));
+});
+
 test('a member that is silent for the session timeout is put out', (t) => {
   const bench = open();
   bench.join('a');

@@ -1,0 +1,263 @@
+/**
+ * All groups as the log knows them: which there are, of which protocol, what they have committed; and the log that keeps
+ * it (`__consumer_offsets`, in Kafka's own records). Everything that outlives a restart changes in `#apply`.
+ */
+import type { Clock, Random } from '../storage/clock.ts';
+import { randomUuid } from '../storage/clock.ts';
+import type { Options } from './config.ts';
+import { ConsumerGroup } from './consumer-group.ts';
+import type { Engine } from './engine.ts';
+import { Group } from './group.ts';
+import type { GroupOffsets } from './group-offsets.ts';
+import { decodeGroupEvent, encodeGroupEvent, type GroupEvent, groupEventBytes } from './group-records.ts';
+import { StateLog } from './state-log.ts';
+import type { TopicCatalog } from './subscriptions.ts';
+import type { TopicRegistry } from './topics.ts';
+
+export const GROUPS_TOPIC = '__consumer_offsets';
+
+/** Kept whole and rewritten by its owner; the rest is as for any topic. */
+const GROUPS_TOPIC_CONFIGS = new Map([
+  ['cleanup.policy', 'compact'],
+  ['retention.ms', '-1'],
+  ['retention.bytes', '-1'],
+  ['segment.bytes', String(64 * 1024 * 1024)],
+  ['segment.ms', '9007199254740991'],
+  ['file.delete.delay.ms', '0'],
+]);
+
+/** Events of one commit are split at this size: one commit is one journal record, which is bounded. */
+const COMMIT_BYTES = 1024 * 1024;
+const COMMIT_EVENTS = 1000;
+
+export interface GroupParts {
+  engine: Engine;
+  clock: Clock;
+  random: Random;
+  options: Options;
+  topics: Pick<TopicRegistry, 'get' | 'ensureInternal' | 'version' | 'all'>;
+}
+
+/** A group of either protocol. */
+export type AnyGroup = Group | ConsumerGroup;
+
+export class GroupStore {
+  readonly #random: Random;
+  readonly #options: Options;
+  readonly #log: StateLog<GroupEvent>;
+  readonly #commitBytesMax: number;
+  readonly #groups = new Map<string, AnyGroup>();
+  readonly #catalog: TopicCatalog;
+  #offsetCount = 0;
+  #isLoaded = false;
+
+  constructor({ engine, clock, random, options, topics }: GroupParts) {
+    this.#random = random;
+    this.#options = options;
+    this.#catalog = catalogOf(topics);
+    // Half of it: what events take is only estimated.
+    this.#commitBytesMax = options['journal.entry.bytes'] / 2;
+    const { partitions } = topics.ensureInternal(GROUPS_TOPIC, 1, GROUPS_TOPIC_CONFIGS);
+    this.#log = new StateLog(
+      engine,
+      partitions[0],
+      {
+        encode: encodeGroupEvent,
+        decode: decodeGroupEvent,
+        apply: (event) => this.#apply(event),
+        live: () => this.#live(),
+      },
+      clock,
+      this.#commitBytesMax,
+    );
+  }
+
+  /** Reads the log. Once, before anything else. */
+  async load(): Promise<void> {
+    await this.#log.load();
+    this.#isLoaded = true;
+  }
+
+  /** Calls back when everything that has been committed so far is durable. */
+  whenDurable(callback: () => void): void {
+    this.#log.whenDurable(callback);
+  }
+
+  get size(): number {
+    return this.#groups.size;
+  }
+  /** Committed offsets of all groups. */
+  get offsetCount(): number {
+    return this.#offsetCount;
+  }
+  get(groupId: string): AnyGroup | undefined {
+    return this.#groups.get(groupId);
+  }
+  all(): IterableIterator<AnyGroup> {
+    return this.#groups.values();
+  }
+  classic(groupId: string): Group | undefined {
+    const group = this.#groups.get(groupId);
+    return group?.type === 'classic' ? group : undefined;
+  }
+
+  /** Forgets the group; what the log says of it is ended by events. */
+  delete(group: AnyGroup): void {
+    this.#groups.delete(group.id);
+  }
+
+  /** An empty group goes over to the other protocol; its offsets stay. */
+  convert(group: AnyGroup, type: AnyGroup['type']): void {
+    this.commit(endEvents(group), 'waited');
+    this.#put(type, group.id, group.offsets);
+  }
+
+  /** Commits the events in their order and applies them; many of them in several commits. */
+  commit(events: readonly GroupEvent[], urgency: 'waited' | 'lazy'): void {
+    const bytesMax = Math.min(COMMIT_BYTES, this.#commitBytesMax);
+    let part: GroupEvent[] = [];
+    let partBytes = 0;
+    for (const event of events) {
+      const eventBytes = groupEventBytes(event);
+      if (part.length === COMMIT_EVENTS || (part.length > 0 && partBytes + eventBytes > bytesMax)) {
+        this.#log.commit(part, { urgency });
+        part = [];
+        partBytes = 0;
+      }
+      part.push(event);
+      partBytes += eventBytes;
+    }
+    if (part.length > 0) this.#log.commit(part, { urgency });
+  }
+
+  #apply(event: GroupEvent): void {
+    switch (event.kind) {
+      case 'offset':
+        return this.#countOffsets(this.#groupForOffsets(event.group), ({ offsets }) =>
+          offsets.set(event.topic, event.partition, event.committed),
+        );
+      case 'offset gone': {
+        const group = this.#groups.get(event.group);
+        if (group === undefined) return;
+        this.#countOffsets(group, ({ offsets }) => offsets.delete(event.topic, event.partition));
+        if (!this.#isLoaded && group.isBlank) this.#groups.delete(group.id);
+        return;
+      }
+      case 'group': {
+        const group = this.classicFor(event.group);
+        // While running the group itself has decided this and knows more than the record says.
+        if (this.#isLoaded) group.stored = event.value;
+        else group.load(event.value);
+        return;
+      }
+      case 'group gone': {
+        const group = this.classic(event.group);
+        if (group === undefined) return;
+        group.stored = undefined;
+        if (!this.#isLoaded) this.#forgetMembers(group);
+        return;
+      }
+      default: {
+        const group = event.value === null ? this.#groups.get(event.group) : this.consumerFor(event.group);
+        if (group?.type !== 'consumer') return;
+        group.apply(event);
+        if (!this.#isLoaded && event.kind === 'consumer group' && event.value === null) this.#forgetMembers(group);
+        return;
+      }
+    }
+  }
+
+  /** A group's record is gone, its offsets may follow: what is left is as if only offsets had been committed. */
+  #forgetMembers(group: AnyGroup): void {
+    this.#groups.delete(group.id);
+    if (group.offsets.count > 0) this.#put('classic', group.id, group.offsets);
+  }
+
+  #countOffsets(group: AnyGroup, change: (group: AnyGroup) => void): void {
+    const before = group.offsets.count;
+    change(group);
+    this.#offsetCount += group.offsets.count - before;
+  }
+
+  *#live(): Iterable<GroupEvent> {
+    for (const group of this.#groups.values()) {
+      if (group.type === 'consumer') yield* group.live();
+      else if (group.stored !== undefined) yield { kind: 'group', group: group.id, value: group.stored };
+      for (const [topic, partitions] of group.offsets.topics()) {
+        for (const [partition, committed] of partitions) {
+          yield { kind: 'offset', group: group.id, topic, partition, committed };
+        }
+      }
+    }
+  }
+
+  #host(): ConstructorParameters<typeof Group>[1] {
+    return {
+      log: {
+        commit: (events) => this.commit(events, 'waited'),
+        whenDurable: (callback) => this.#log.whenDurable(callback),
+      },
+      options: this.#options,
+      // A client id of any length must leave room in a string of the protocol.
+      newMemberId: (prefix) => `${prefix.slice(0, 1000)}-${randomUuid(this.#random)}`,
+    };
+  }
+
+  #consumerHost(): ConstructorParameters<typeof ConsumerGroup>[1] {
+    return {
+      commit: (events) => this.commit(events, 'waited'),
+      options: this.#options,
+      topics: this.#catalog,
+    };
+  }
+
+  #groupForOffsets(groupId: string): AnyGroup {
+    return this.#groups.get(groupId) ?? this.#put('classic', groupId);
+  }
+
+  /** The classic group of this name, made if it is not there; what was there hands over its offsets. */
+  classicFor(groupId: string): Group {
+    const group = this.#groups.get(groupId);
+    if (group?.type === 'classic') return group;
+    this.#put('classic', groupId, group?.offsets);
+    return this.classicFor(groupId);
+  }
+
+  /** As `classicFor`. */
+  consumerFor(groupId: string): ConsumerGroup {
+    const group = this.#groups.get(groupId);
+    if (group?.type === 'consumer') return group;
+    this.#put('consumer', groupId, group?.offsets);
+    return this.consumerFor(groupId);
+  }
+
+  #put(type: AnyGroup['type'], groupId: string, offsets?: GroupOffsets): AnyGroup {
+    const group =
+      type === 'classic'
+        ? new Group(groupId, this.#host(), offsets)
+        : new ConsumerGroup(groupId, this.#consumerHost(), offsets);
+    this.#groups.set(groupId, group);
+    return group;
+  }
+}
+
+/** What ends the group in the log; its offsets are ended apart. */
+export function endEvents(group: AnyGroup): GroupEvent[] {
+  if (group.type === 'consumer') return group.endEvents();
+  return group.stored === undefined ? [] : [{ kind: 'group gone', group: group.id }];
+}
+
+function catalogOf(topics: GroupParts['topics']): TopicCatalog {
+  return {
+    get version() {
+      return topics.version;
+    },
+    get: (name) => {
+      const topic = topics.get(name);
+      return topic && { id: topic.id, partitionCount: topic.partitions.length };
+    },
+    *names() {
+      for (const { name, isInternal } of topics.all()) if (!isInternal) yield name;
+    },
+  };
+}
