@@ -173,7 +173,7 @@ export const options = {
     32 * MIB,
     4 * MIB,
     16 * GIB,
-    'Newest batches kept in memory for consumers at the end of the log and for the journal.',
+    'Newest batches kept in memory for consumers at the end of the log and for the journal. Clients that do not read their answers may hold twice as much again; then those that take nothing are disconnected.',
   ),
   'log.unwritten.bytes.max': int(
     16 * MIB,

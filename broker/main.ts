@@ -22,6 +22,7 @@ import { KafkaConnection, RequestBudget } from './kafka/connection.ts';
 import { FetchHandler } from './kafka/fetch.ts';
 import { FetchSessions } from './kafka/fetch-sessions.ts';
 import { PiecePool } from './kafka/piece-pool.ts';
+import { endStalled } from './kafka/stalled-readers.ts';
 import { Metrics } from './metrics.ts';
 import { observeBroker } from './observe.ts';
 import { ProducerIds } from './producers.ts';
@@ -83,6 +84,9 @@ export interface BrokerParts {
 const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost']);
 const WILDCARDS = new Set(['0.0.0.0', '::', '']);
 const DRAIN_LOOK_MS = 5;
+const STALLED_LOOK_MS = 1000;
+/** What unread answers may hold beyond the tail cache, in multiples of its budget. */
+const PINNED_CACHES_MAX = 2;
 
 /** Recovers the log, loads all state and readies every handler. */
 export async function openBroker({
@@ -133,6 +137,15 @@ export async function openBroker({
       () => {},
     );
   }
+  let stalled = clock.after(STALLED_LOOK_MS, lookForStalled);
+  function lookForStalled(): void {
+    endStalled(connections, {
+      pinnedBytes: () => engine.counters.pinnedBytes,
+      bytesMax: PINNED_CACHES_MAX * options['log.tail.cache.bytes'],
+      nowMs: clock.monotonic(),
+    });
+    stalled = clock.after(STALLED_LOOK_MS, lookForStalled);
+  }
   return {
     broker,
     metrics,
@@ -146,6 +159,7 @@ export async function openBroker({
     drain: () => drain(broker, connections),
     async close() {
       retention.cancel();
+      stalled.cancel();
       groups.close();
       for (const connection of connections) connection.end();
       await engine.close();

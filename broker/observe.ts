@@ -137,6 +137,11 @@ function observeLog(metrics: Metrics, engine: EmbeddedEngine, isSynced: boolean)
       () => engine.counters.journalHeldBytes,
     ],
     ['millrace_tail_cache_bytes', 'Memory of the tail cache.', () => engine.counters.cacheBytes],
+    [
+      'millrace_pinned_bytes',
+      'Memory beyond the tail cache that unread answers hold.',
+      () => engine.counters.pinnedBytes,
+    ],
     ['millrace_unwritten_bytes', 'Appended bytes that are not in a segment yet.', () => engine.counters.unwrittenBytes],
     ['millrace_open_files', 'Open segment files.', () => engine.counters.openFiles],
   ];

@@ -68,6 +68,8 @@ export interface LogCounters {
   segmentWrites: number;
   checkpoints: number;
   cacheBytes: number;
+  /** Beyond the cache, held by readers that have fallen behind it. */
+  pinnedBytes: number;
   unwrittenBytes: number;
   openFiles: number;
 }
@@ -258,6 +260,7 @@ export class LogEngine implements LogContext {
       segmentWrites: this.writer.writeCount,
       checkpoints: this.#checkpointCount,
       cacheBytes: this.cache.sizeBytes,
+      pinnedBytes: this.cache.pinnedBytes,
       unwrittenBytes: this.writer.unwrittenBytes,
       openFiles: this.files.count,
     };

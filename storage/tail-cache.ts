@@ -99,6 +99,8 @@ export class TailCache {
   #runCount = 0;
   #pool: Slab[] = [];
   #poolBytes = 0;
+  /** Of evicted slabs whose readers have not let go. */
+  #pinnedBytes = 0;
 
   constructor(options: TailCacheOptions) {
     this.#budgetBytes = options.budgetBytes;
@@ -109,6 +111,11 @@ export class TailCache {
   /** Memory in use: slabs and runs, not the pool. */
   get sizeBytes(): number {
     return this.#slabsBytes + this.#runCount * RUN_OVERHEAD_BYTES;
+  }
+
+  /** Memory beyond the budget that readers hold: they read slower than the cache moves on. */
+  get pinnedBytes(): number {
+    return this.#pinnedBytes;
   }
 
   /** The current slab, with at least `sizeBytes` free behind `usedBytes`. */
@@ -142,7 +149,9 @@ export class TailCache {
   letGo(slab: Slab): void {
     assert(slab.readers > 0);
     slab.readers--;
-    if (slab.readers === 0 && !slab.isCached) this.#recycle(slab);
+    if (slab.readers > 0 || slab.isCached) return;
+    this.#pinnedBytes -= slab.buffer.length;
+    this.#recycle(slab);
   }
 
   #evictTo(targetBytes: number): void {
@@ -160,6 +169,7 @@ export class TailCache {
       slab.runs.length = 0;
       slab.isCached = false;
       if (slab.readers === 0) this.#recycle(slab);
+      else this.#pinnedBytes += slab.buffer.length;
       evicted++;
     }
     if (evicted > 0) this.#slabs.splice(0, evicted);

@@ -160,6 +160,8 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   #isHalfClosed = false;
   #isFlushScheduled = false;
   #isReadingFile = false;
+  /** When the peer last took something, or had nothing to take. */
+  #progressMs = 0;
   #waitsForRoom = false;
 
   constructor(transport: Transport, { broker, apis, pieces, requests, report }: KafkaConnectionOptions) {
@@ -223,6 +225,11 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   }
   get #isSent(): boolean {
     return this.#unsentBytes === 0 && this.#outgoing.length === 0;
+  }
+
+  /** Since when an answer waits of which the peer takes nothing; infinity if none does. */
+  get stalledSinceMs(): number {
+    return this.#isSent ? Number.POSITIVE_INFINITY : this.#progressMs;
   }
 
   #end(): void {
@@ -347,6 +354,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   readonly #flush = (): void => {
     this.#isFlushScheduled = false;
     if (this.isClosed) return;
+    if (this.#isSent) this.#progressMs = this.broker.clock.monotonic();
     let done = 0;
     while (done < this.#slots.length && this.#slots[done].isDone) {
       const { chunks, release, heldBytes } = this.#slots[done++];
@@ -430,6 +438,7 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
 
   #sent(bytes: number): void {
     this.#unsentBytes -= bytes;
+    this.#progressMs = this.broker.clock.monotonic();
     if (this.isClosed) return;
     this.#pump();
     this.#continue();
