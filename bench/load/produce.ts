@@ -18,10 +18,10 @@ interface Candidate {
 }
 
 const CASES = [
-  { recordBytes: 100, partitions: 1, records: 5_000_000 },
-  { recordBytes: 100, partitions: 6, records: 5_000_000 },
-  { recordBytes: 1000, partitions: 1, records: 800_000 },
-  { recordBytes: 1000, partitions: 6, records: 800_000 },
+  { recordBytes: 100, partitions: 1, records: 3_000_000 },
+  { recordBytes: 100, partitions: 6, records: 3_000_000 },
+  { recordBytes: 1000, partitions: 1, records: 500_000 },
+  { recordBytes: 1000, partitions: 6, records: 500_000 },
 ];
 /** A Kafka that syncs every batch would take minutes for what the others do in seconds. */
 const FSYNC_SHARE = 0.15;
