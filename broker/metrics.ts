@@ -4,7 +4,8 @@
  */
 
 type Labels = Readonly<Record<string, string>>;
-type Sample = readonly [Labels, number];
+/** Labels that are asked for often may come as `labelText` made them. */
+type Sample = readonly [Labels | string, number];
 
 export class Counter {
   value = 0;
@@ -70,7 +71,10 @@ export class Metrics {
       *lines() {
         const value = read();
         if (typeof value === 'number') yield `${name} ${value}`;
-        else for (const [labels, number] of value) yield `${name}${labelText(labels)} ${number}`;
+        else {
+          for (const [labels, number] of value)
+            yield `${name}${typeof labels === 'string' ? labels : labelText(labels)} ${number}`;
+        }
       },
     });
   }
@@ -96,7 +100,7 @@ function* histogramLines(name: string, histogram: Histogram): Iterable<string> {
   yield `${name}_count ${histogram.count}`;
 }
 
-function labelText(labels: Labels): string {
+export function labelText(labels: Labels): string {
   const pairs = Object.entries(labels).map(([key, value]) => `${key}="${escapeLabel(value)}"`);
   return pairs.length === 0 ? '' : `{${pairs.join(',')}}`;
 }

@@ -5,7 +5,7 @@ import type { Partition } from './engine.ts';
 import type { ApiTable } from './kafka/api-table.ts';
 import type { KafkaConnection } from './kafka/connection.ts';
 import type { FetchHandler } from './kafka/fetch.ts';
-import type { Metrics } from './metrics.ts';
+import { labelText, type Metrics } from './metrics.ts';
 
 export interface Observed {
   broker: Broker;
@@ -55,18 +55,32 @@ export function observeBroker(metrics: Metrics, { broker, engine, fetch, apis, c
 
 /** Above so many partitions (or committed offsets) a page would take longer to make than it is worth: they are left out. */
 const SAMPLES_MAX = 10_000;
-type Samples = [Record<string, string>, number][];
+type Samples = [Record<string, string> | string, number][];
 
 function observePartitions(metrics: Metrics, broker: Broker): void {
+  // Pages are asked for every few seconds, and partitions stay.
+  const labels = new WeakMap<Partition, string>();
+  const labelsOf = (partition: Partition): string => {
+    let text = labels.get(partition);
+    if (text === undefined) {
+      text = labelText({ topic: partition.topic, partition: `${partition.index}` });
+      labels.set(partition, text);
+    }
+    return text;
+  };
   const each = (read: (partition: Partition) => number) => (): Samples => {
     const samples: Samples = [];
     if (broker.topics.partitionCount > SAMPLES_MAX) return samples;
-    for (const { name, partitions } of broker.topics) {
-      for (const partition of partitions)
-        samples.push([{ topic: name, partition: `${partition.index}` }, read(partition)]);
+    for (const { partitions } of broker.topics) {
+      for (const partition of partitions) samples.push([labelsOf(partition), read(partition)]);
     }
     return samples;
   };
+  metrics.observed('gauge', 'millrace_fenced_partitions', 'Partitions that are damaged and not served.', () => {
+    let count = 0;
+    for (const { partitions } of broker.topics) for (const { isFenced } of partitions) if (isFenced) count++;
+    return count;
+  });
   metrics.observed(
     'gauge',
     'millrace_partition_end_offset',
