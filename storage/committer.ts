@@ -12,7 +12,8 @@
  */
 import assert from 'node:assert';
 import type { Clock, Timer } from './clock.ts';
-import { type AppendPart, Journal, type OtherPart, type PartitionKey } from './journal.ts';
+import { Journal } from './journal.ts';
+import type { AppendPart, OtherPart, PartitionKey } from './journal-record.ts';
 import type { Position } from './log.ts';
 import type { Run, RunOwner } from './tail-cache.ts';
 

@@ -31,7 +31,7 @@ import type { Clock } from './clock.ts';
 import { type Committer, type Group, type Member, type Share, WRITE_NOW_BYTES_MAX } from './committer.ts';
 import type { DataDir } from './data-dir.ts';
 import { isExhausted, writeAll, writeAllNow } from './disk.ts';
-import { keyText, type OtherPart, type PartitionKey, partitionKey } from './journal.ts';
+import { keyText, type OtherPart, type PartitionKey, partitionKey } from './journal-record.ts';
 import { LEADER_EPOCH_FILE, LeaderEpochs } from './leader-epochs.ts';
 import type { Appended, AppendOptions, LogConfig, LogSlice, OffsetAndTime, PartitionSpec, ReadOptions } from './log.ts';
 import { LogReader } from './log-reader.ts';

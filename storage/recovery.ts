@@ -22,7 +22,8 @@ import { type Checkpoint, type PartitionState, readCheckpoint } from './checkpoi
 import type { Clock } from './clock.ts';
 import type { DataDir } from './data-dir.ts';
 import { type Disk, type DiskFile, writeAll } from './disk.ts';
-import { keyText, openChain, partitionKey, type ReadPart, readJournal, SEQUENCE_GAP } from './journal.ts';
+import { openChain, readJournal, SEQUENCE_GAP } from './journal-reader.ts';
+import { keyText, partitionKey, type ReadPart } from './journal-record.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import { OpenFiles } from './open-files.ts';
 import { offsetFileName, Segment, SEGMENT_ENDINGS } from './segment.ts';

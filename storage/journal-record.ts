@@ -1,0 +1,214 @@
+/**
+ * The bytes of the journal: what its writer and its reader agree on (docs/formats.md).
+ *
+ *   file    512-byte header: magic, format, flush mode, salt of this use, first sequence, CRC; then records
+ *   record  40-byte header: magic, header size, payload size, sequence, salt, leader epoch, part count, CRC32C of header and
+ *           table; table of parts; payload: the batches of the append parts, in their order
+ *
+ * The CRC does not cover the payload. Each append part carries a fingerprint of its batches' own CRCs instead, so that the
+ * payload is not read again here; `readJournal` checks those CRCs and the fingerprint.
+ *
+ * A partition is named by its key, never by its name: topic id and index.
+ */
+import assert from 'node:assert';
+import { readInt64, writeInt64 } from '../protocol/bytes.ts';
+import {
+  batchBaseOffset,
+  batchCrc,
+  batchLastOffset,
+  batchLeaderEpoch,
+  batchSizeBytes,
+  checkStoredBatch,
+} from '../protocol/record-batch.ts';
+import { type Run, runDigest } from './tail-cache.ts';
+
+export const FILE_MAGIC = 0x4d_4c_4a_46; // MLJF
+export const RECORD_MAGIC = 0x4d_4c_4a_52; // MLJR
+export const FORMAT = 1;
+export const FILE_HEADER_BYTES = 512;
+export const RECORD_HEADER_BYTES = 40;
+export const SALT_BYTES = 8;
+/** Where in a record its CRC stands: the last field of the header. */
+export const CRC_AT = 36;
+export const KEY_BYTES = 20;
+/** kind, key, base offset, size, batch count, digest */
+export const APPEND_PART_BYTES = 1 + KEY_BYTES + 8 + 4 + 4 + 4;
+
+export const partKinds = {
+  append: 1,
+  /** As append; the first batch starts a new segment. */
+  appendToNewSegment: 2,
+  start: 3,
+  delete: 4,
+  /** First mention of a partition: its topic's name. The folder is found by its `partition.metadata`. */
+  open: 5,
+  /** How far its newest segment is known to be synced. */
+  mark: 6,
+} as const;
+
+/** A partition as the journal names it: 16 bytes of topic id and 4 of index, made once. */
+export type PartitionKey = Buffer;
+
+/** A part other than an append. */
+export type OtherPart =
+  | { kind: 'start'; key: PartitionKey; offset: number }
+  | { kind: 'delete'; key: PartitionKey }
+  | { kind: 'open'; key: PartitionKey; topic: string }
+  | { kind: 'mark'; key: PartitionKey; segmentBase: number; syncedBytes: number };
+
+/** An append part as the writer takes it. */
+export interface AppendPart {
+  key: PartitionKey;
+  run: Run;
+}
+
+/** A part as it is read back. `key` is hex text: topic id and index. */
+export type ReadPart =
+  | { kind: 'append'; key: string; baseOffset: number; nextOffset: number; startsSegment: boolean; bytes: Buffer }
+  | { kind: 'start'; key: string; offset: number }
+  | { kind: 'delete'; key: string }
+  | { kind: 'open'; key: string; topic: string }
+  | { kind: 'mark'; key: string; segmentBase: number; syncedBytes: number };
+
+export function writeAppendPart(header: Buffer, position: number, key: PartitionKey, run: Run): number {
+  let at = header.writeUInt8(run.startsSegment ? partKinds.appendToNewSegment : partKinds.append, position);
+  header.set(key, at);
+  at += KEY_BYTES;
+  writeInt64(header, at, run.baseOffset);
+  at = header.writeUInt32BE(run.sizeBytes, at + 8);
+  at = header.writeUInt32BE(run.batchCount, at);
+  return header.writeUInt32BE(run.digest, at);
+}
+
+export function otherPartBytes(part: OtherPart): number {
+  switch (part.kind) {
+    case 'start':
+      return 1 + KEY_BYTES + 8;
+    case 'delete':
+      return 1 + KEY_BYTES;
+    case 'open':
+      return 1 + KEY_BYTES + 2 + Buffer.byteLength(part.topic);
+    case 'mark':
+      return 1 + KEY_BYTES + 16;
+  }
+}
+
+export function writeOtherPart(header: Buffer, position: number, part: OtherPart): number {
+  let at = header.writeUInt8(partKinds[part.kind], position);
+  header.set(part.key, at);
+  at += KEY_BYTES;
+  switch (part.kind) {
+    case 'start':
+      writeInt64(header, at, part.offset);
+      return at + 8;
+    case 'delete':
+      return at;
+    case 'open':
+      at = header.writeUInt16BE(Buffer.byteLength(part.topic), at);
+      return at + header.write(part.topic, at);
+    case 'mark':
+      writeInt64(header, at, part.segmentBase);
+      writeInt64(header, at + 8, part.syncedBytes);
+      return at + 16;
+  }
+}
+
+/** The parts of a record whose header CRC is right; undefined if a batch is not what the table says. */
+export function readParts(bytes: Buffer, headerBytes: number, isChecking: boolean): ReadPart[] | undefined {
+  const parts: ReadPart[] = [];
+  const leaderEpoch = bytes.readInt32BE(28);
+  const count = bytes.readUInt32BE(32);
+  let at = RECORD_HEADER_BYTES;
+  let payloadAt = headerBytes;
+  for (let index = 0; index < count; index++) {
+    const kind = bytes[at];
+    const key = bytes.toString('hex', at + 1, at + 1 + KEY_BYTES);
+    at += 1 + KEY_BYTES;
+    switch (kind) {
+      case partKinds.append:
+      case partKinds.appendToNewSegment: {
+        const baseOffset = readInt64(bytes, at);
+        const payload = bytes.subarray(payloadAt, payloadAt + bytes.readUInt32BE(at + 8));
+        const batchCount = bytes.readUInt32BE(at + 12);
+        const nextOffset = isChecking
+          ? checkPayload(payload, baseOffset, leaderEpoch, batchCount, bytes.readUInt32BE(at + 16))
+          : endOf(payload, baseOffset);
+        if (nextOffset < 0) return undefined;
+        const startsSegment = kind === partKinds.appendToNewSegment;
+        parts.push({ kind: 'append', key, baseOffset, nextOffset, startsSegment, bytes: payload });
+        payloadAt += payload.length;
+        at += APPEND_PART_BYTES - 1 - KEY_BYTES;
+        break;
+      }
+      case partKinds.start:
+        parts.push({ kind: 'start', key, offset: readInt64(bytes, at) });
+        at += 8;
+        break;
+      case partKinds.delete:
+        parts.push({ kind: 'delete', key });
+        break;
+      case partKinds.open: {
+        const topicEnd = at + 2 + bytes.readUInt16BE(at);
+        parts.push({ kind: 'open', key, topic: bytes.toString('utf8', at + 2, topicEnd) });
+        at = topicEnd;
+        break;
+      }
+      case partKinds.mark:
+        parts.push({
+          kind: 'mark',
+          key,
+          segmentBase: readInt64(bytes, at),
+          syncedBytes: readInt64(bytes, at + 8),
+        });
+        at += 16;
+        break;
+      default:
+        assert.fail(`journal part of kind ${kind}`);
+    }
+  }
+  assert(at === headerBytes);
+  return parts;
+}
+
+/** The offset after the batches of an append part, −1 if they are not exactly those that were written. */
+function checkPayload(
+  payload: Buffer,
+  baseOffset: number,
+  leaderEpoch: number,
+  batchCount: number,
+  expectedDigest: number,
+): number {
+  let offset = baseOffset;
+  let digest = 0;
+  let count = 0;
+  for (let at = 0; at < payload.length; count++) {
+    const size = checkStoredBatch(payload, at, payload.length - at);
+    if (size < 0) return -1;
+    if (batchBaseOffset(payload, at) !== offset || batchLeaderEpoch(payload, at) !== leaderEpoch) return -1;
+    digest = runDigest(digest, batchCrc(payload, at));
+    offset = batchLastOffset(payload, at) + 1;
+    at += size;
+  }
+  return count === batchCount && digest === expectedDigest ? offset : -1;
+}
+
+/** The offset after the batches of a payload that was checked before. */
+function endOf(payload: Buffer, baseOffset: number): number {
+  let offset = baseOffset;
+  for (let at = 0; at < payload.length; at += batchSizeBytes(payload, at)) offset = batchLastOffset(payload, at) + 1;
+  return offset;
+}
+
+/** Hex text of a partition key, as `ReadPart` has it. */
+export function keyText(key: PartitionKey): string {
+  return key.toString('hex');
+}
+
+/** The key of a partition: topic id and index. */
+export function partitionKey(topicId: string, index: number): PartitionKey {
+  const key = Buffer.alloc(KEY_BYTES);
+  const written = key.write(topicId.replaceAll('-', ''), 0, 16, 'hex');
+  assert(written === 16, `topic id ${topicId} is not a UUID`);
+  key.writeUInt32BE(index, 16);
+  return key;
+}
