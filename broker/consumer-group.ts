@@ -182,29 +182,11 @@ export class ConsumerGroup {
 
   /** Throws what the answer says. */
   heartbeat(now: Instant, request: ConsumerHeartbeat): ConsumerHeartbeatAnswer {
-    const { predecessor, before } = this.#find(request);
-    const profile = this.#profile(predecessor?.profile ?? before?.profile, request);
-    this.#checkProfile(request, profile, before?.profile);
-
-    const events: ConsumerGroupEvent[] = [];
-    const isNew = before === undefined;
-    if (predecessor !== undefined) this.#replace(predecessor, request.memberId, profile, events);
-    else if (isNew || !isSameProfile(before.profile, profile))
-      events.push(this.#memberEvent(request.memberId, profile));
-    const former = (predecessor ?? before)?.profile;
-    const hasNewNames = !isSameNames(former?.topicNames ?? [], profile.topicNames);
-    const hasNewRegex = (former?.topicRegex ?? '') !== (profile.topicRegex ?? '');
-    const hasBump = hasNewNames || hasNewRegex || (former?.assignor ?? null) !== profile.assignor;
-    // A group begins at 1, as Kafka's: nobody has joined at 0. In one commit with what it is raised for: a member that is known without it would never get a target.
-    const epoch = Math.max(this.#epoch, 1) + (hasBump ? 1 : 0);
-    if (epoch !== this.#epoch) events.unshift(this.#epochEvent(epoch, this.#metadataHash));
-    if (events.length > 0) this.#host.commit(events);
-    this.#touch(request.memberId, now);
-    if (hasBump || this.#subscriptions.isStale) this.#refresh(now, request, hasBump);
+    const { before, hasNewSubscription } = this.#announce(now, request);
     this.#assign(now);
 
     const member = this.#member(request.memberId);
-    const reached = this.#reconcile(member, request.owned ?? undefined, hasNewNames || hasNewRegex);
+    const reached = this.#reconcile(member, request.owned ?? undefined, hasNewSubscription);
     if (reached !== member.progress) {
       this.#host.commit([{ kind: 'consumer member progress', group: this.id, member: member.id, value: reached }]);
       this.#expectRevocation(now, request.memberId, reached);
@@ -378,6 +360,34 @@ export class ConsumerGroup {
     this.#holders.remove(id, before.progress);
     this.#holders.add(id, progress);
     this.#members.set(id, { ...before, progress });
+  }
+
+  /** Takes in who the member is and what it subscribes to; `before`: what was known of it. */
+  #announce(
+    now: Instant,
+    request: ConsumerHeartbeat,
+  ): { before: ConsumerMember | undefined; hasNewSubscription: boolean } {
+    const { predecessor, before } = this.#find(request);
+    const profile = this.#profile(predecessor?.profile ?? before?.profile, request);
+    this.#checkProfile(request, profile, before?.profile);
+
+    const events: ConsumerGroupEvent[] = [];
+    if (predecessor !== undefined) this.#replace(predecessor, request.memberId, profile, events);
+    else if (before === undefined || !isSameProfile(before.profile, profile)) {
+      events.push(this.#memberEvent(request.memberId, profile));
+    }
+    const former = (predecessor ?? before)?.profile;
+    const hasNewNames = !isSameNames(former?.topicNames ?? [], profile.topicNames);
+    const hasNewRegex = (former?.topicRegex ?? '') !== (profile.topicRegex ?? '');
+    const hasBump = hasNewNames || hasNewRegex || (former?.assignor ?? null) !== profile.assignor;
+    // A group begins at 1, as Kafka's. In one commit with what it is raised for: a member that is known without it would
+    // never get a target.
+    const epoch = Math.max(this.#epoch, 1) + (hasBump ? 1 : 0);
+    if (epoch !== this.#epoch) events.unshift(this.#epochEvent(epoch, this.#metadataHash));
+    if (events.length > 0) this.#host.commit(events);
+    this.#touch(request.memberId, now);
+    if (hasBump || this.#subscriptions.isStale) this.#refresh(now, request, hasBump);
+    return { before, hasNewSubscription: hasNewNames || hasNewRegex };
   }
 
   /** The member that asks; with the static member whose place it takes, if it takes one. */
