@@ -131,6 +131,16 @@ export class LazyFile {
     this.#before = undefined;
   }
 
+  /** Syncs what was written to it so far. */
+  async sync(): Promise<void> {
+    const file = await this.use('write');
+    try {
+      await file.sync();
+    } finally {
+      this.done();
+    }
+  }
+
   async #open(mode: 'read' | 'write'): Promise<void> {
     this.#opening = this.#files.disk.open(this.path, mode);
     try {

@@ -34,12 +34,13 @@ import { isExhausted, writeAll, writeAllNow } from './disk.ts';
 import { keyText, type OtherPart, type PartitionKey, partitionKey } from './journal-record.ts';
 import { LEADER_EPOCH_FILE, LeaderEpochs } from './leader-epochs.ts';
 import type { Appended, AppendOptions, LogConfig, LogSlice, OffsetAndTime, PartitionSpec, ReadOptions } from './log.ts';
+import { cutBeyondEnd, removeLeftovers, tidyFolder } from './log-folder.ts';
 import { LogReader } from './log-reader.ts';
-import type { LazyFile, OpenFiles } from './open-files.ts';
+import type { OpenFiles } from './open-files.ts';
 import type { ProducerState } from './producer-state.ts';
 import { ProducerStore, snapshotFileName } from './producer-store.ts';
-import { emptySlice, RunQueue } from './run-queue.ts';
-import { DELETED_SUFFIX, offsetFileName, Segment, SEGMENT_ENDINGS, type SegmentState } from './segment.ts';
+import { emptySlice, piecesOf, RunQueue } from './run-queue.ts';
+import { offsetFileName, Segment, type SegmentState } from './segment.ts';
 import type { SegmentWriter, WriteTarget } from './segment-writer.ts';
 import { TEMPORARY_SUFFIX, writeSnapshot } from './snapshot.ts';
 import { Run, RUN_BYTES_MAX, runDigest, type TailCache } from './tail-cache.ts';
@@ -580,7 +581,7 @@ export class PartitionLog implements Member, WriteTarget {
     const tasks = [this.#syncing];
     const written = [...this.#unsynced].map((segment) => ({ segment, writtenBytes: segment.writtenBytes }));
     this.#unsynced.clear();
-    for (const { segment } of written) tasks.push(syncFile(segment.file));
+    for (const { segment } of written) tasks.push(segment.file.sync());
     const fresh = this.#segments.filter((segment) => segment.isFileMade && !segment.isEntrySynced);
     if (fresh.length > 0) {
       tasks.push(
@@ -949,7 +950,7 @@ export class PartitionLog implements Member, WriteTarget {
     }
   }
 
-  /** Removes what the checkpoint does not know: files that retention was about to remove, or that an unfinished write has made. */
+  /** Removes what the checkpoint does not know, and forgets what it knows but is gone. */
   async #tidyFolder(): Promise<void> {
     const { disk } = this.#context.files;
     const names = await disk.list(this.#path);
@@ -958,66 +959,19 @@ export class PartitionLog implements Member, WriteTarget {
       if (names.includes(`${offsetFileName(this.#segments[0].baseOffset)}.log`)) break;
       this.#segments.shift();
     }
-    const kept = new Set<string>([snapshotFileName(this.#producerStore.offset)]);
-    for (const segment of this.#segments) {
-      for (const ending of SEGMENT_ENDINGS) kept.add(offsetFileName(segment.baseOffset) + ending);
-    }
-    for (const name of names) {
-      const isOurs = /^[0-9]{20}\.|\.tmp$/.test(name);
-      if (isOurs && !kept.has(name)) await disk.remove(`${this.#path}/${name}`);
-    }
+    await tidyFolder(disk, this.#path, names, this.#segments, snapshotFileName(this.#producerStore.offset));
   }
 
   /** Files that an earlier process has taken out of the log and was to remove. */
   async removeLeftovers(): Promise<void> {
-    if (this.#folder === undefined || this.#isGone) return;
-    const { disk } = this.#context.files;
-    for (const name of await disk.list(this.#path)) {
-      if (name.endsWith(DELETED_SUFFIX)) await disk.remove(`${this.#path}/${name}`);
-    }
+    if (this.#folder !== undefined && !this.#isGone) await removeLeftovers(this.#context.files.disk, this.#path);
   }
 
-  /** What lies beyond the known end was never acknowledged: it goes, durably, before anything is written there. */
   async #checkActive(): Promise<void> {
     const active = this.#active;
     if (active === undefined) return;
     active.indexIntervalBytes = this.config.indexIntervalBytes;
-    const file = await active.file.use('write');
-    try {
-      const size = await file.size();
-      if (size < active.writtenBytes) {
-        throw new Error(`${file.path} has ${size} bytes, ${active.writtenBytes} were synced`);
-      }
-      if (size > active.writtenBytes) {
-        await file.truncate(active.writtenBytes);
-        await file.sync();
-      }
-    } finally {
-      active.file.done();
-    }
+    await cutBeyondEnd(active);
     await active.loadIndexes();
   }
-}
-
-async function syncFile(lazy: LazyFile): Promise<void> {
-  const file = await lazy.use('write');
-  try {
-    await file.sync();
-  } finally {
-    lazy.done();
-  }
-}
-
-/** The bytes of runs in order, neighbours in a slab as one piece. */
-function piecesOf(runs: readonly Run[]): Buffer[] {
-  const pieces: Buffer[] = [];
-  for (let index = 0; index < runs.length; ) {
-    const { slab, position } = runs[index];
-    let end = position;
-    for (; index < runs.length && runs[index].slab === slab && runs[index].position === end; index++) {
-      end += runs[index].sizeBytes;
-    }
-    pieces.push(slab.buffer.subarray(position, end));
-  }
-  return pieces;
 }

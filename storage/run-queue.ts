@@ -174,6 +174,20 @@ function readableBytes(run: Run, limitOffset: number): number {
   return at - run.position;
 }
 
+/** The bytes of runs in order, neighbours in a slab as one piece. */
+export function piecesOf(runs: readonly Run[]): Buffer[] {
+  const pieces: Buffer[] = [];
+  for (let index = 0; index < runs.length; ) {
+    const { slab, position } = runs[index];
+    let end = position;
+    for (; index < runs.length && runs[index].slab === slab && runs[index].position === end; index++) {
+      end += runs[index].sizeBytes;
+    }
+    pieces.push(slab.buffer.subarray(position, end));
+  }
+  return pieces;
+}
+
 class MemorySlice implements LogSlice {
   readonly #cache: TailCache;
   readonly chunks: Buffer[] = [];
