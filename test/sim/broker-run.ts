@@ -12,10 +12,10 @@ import { SimRandom } from '../support/sim-random.ts';
 import { GroupOracle } from './broker-groups-oracle.ts';
 import { type Death, SimNode, someOptions } from './broker-node.ts';
 import { LogOracle, type TopicModel } from './broker-oracle.ts';
-import { SimClient, type World } from './clients.ts';
+import { type PromiseKind, SimClient, type World } from './clients.ts';
 import { administer, SimAdmin, someConfigs } from './clients-admin.ts';
 import { SimConsumer, verifyTopic } from './clients-consumer.ts';
-import { commitAlone, SimMember } from './clients-member.ts';
+import { commitAlone, SimMember, verifyCommits } from './clients-member.ts';
 import { type ProducerPlan, SimProducer } from './clients-producer.ts';
 
 export interface RunResult {
@@ -38,6 +38,15 @@ export interface RunOptions {
 }
 
 const MEMBERS = 3;
+const PROMISES: readonly PromiseKind[] = [
+  'produced',
+  'committed',
+  'assigned',
+  'created',
+  'deleted',
+  'records deleted',
+  'configured',
+];
 const CHURN_NAMES = ['churn-a', 'churn-b'];
 /** Nothing in a run takes longer. */
 const RUN_MS_MAX = 15 * 60_000;
@@ -94,6 +103,7 @@ export function createWorld(random: SimRandom, { note, fail }: Listeners, option
     isEnding: false,
     isLossy: false,
     diskTroubleMs: -1,
+    onPromise: undefined,
     note,
     fail,
     sleep: (ms) => new Promise((resolve) => clock.after(ms, resolve)),
@@ -248,6 +258,8 @@ class Run {
     const all = [
       () => this.#crash(),
       () => this.#crash(),
+      () => this.#crashOnPromise(),
+      () => this.#crashOnPromise(),
       () => this.#restart(),
       () => this.#failDisk(),
       () => this.#shortWrite(),
@@ -282,7 +294,34 @@ class Run {
     }
     if (random.chance(0.3)) this.#nextDeathAt = random.between(1, 80);
     await node.up();
+    if (random.chance(0.5)) await this.#verifyGroups();
     if (random.chance(0.3)) await this.#verify('after a crash');
+  }
+
+  /** In the moment in which a client is told something. */
+  async #crashOnPromise(): Promise<void> {
+    const random = this.#random;
+    const world = this.#world;
+    const wanted = random.pick(PROMISES);
+    let isDead = false;
+    world.onPromise = (what) => {
+      if (what !== wanted || !world.node.isUp) return;
+      world.onPromise = undefined;
+      isDead = true;
+      world.note(`${what}: now`);
+      world.node.die(this.#someDeath());
+    };
+    for (let round = 0; round < 40 && !isDead; round++) await world.sleep(100);
+    world.onPromise = undefined;
+    await world.node.up();
+    await this.#verifyGroups();
+  }
+
+  async #verifyGroups(): Promise<void> {
+    const client = new SimClient(this.#world, 'verifier', { isGood: true });
+    await client.connect();
+    await verifyCommits(this.#world, client, 'group', this.#stable);
+    client.close();
   }
 
   async #restart(): Promise<void> {
@@ -375,6 +414,7 @@ class Run {
         if (await verifyTopic(world, client, topic)) break;
       }
     }
+    await verifyCommits(world, client, 'group', this.#stable);
     client.close();
     if (this.#isNemesisOver) await this.#admin.look();
   }

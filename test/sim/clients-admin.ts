@@ -9,6 +9,8 @@ import { SimClient, type World } from './clients.ts';
 
 const TOPIC_RESOURCE = 2;
 const SET = 0;
+/** From this version on CreateTopics answers the new topic's id. */
+const ID_MIN_VERSION = 7;
 
 /** Of the configs that the admin changes later. */
 const CONFIG_DEFAULTS = new Map([['segment.index.bytes', ['10485760']]]);
@@ -33,7 +35,8 @@ export class SimAdmin {
     for (;;) {
       await client.connect(true);
       this.#inDoubt.set(name, { partitionCount, configs });
-      const answer = await client.ask('CreateTopics', client.random.between(5, 7), {
+      const version = client.random.between(5, ID_MIN_VERSION);
+      const answer = await client.ask('CreateTopics', version, {
         topics: [
           {
             name,
@@ -46,7 +49,15 @@ export class SimAdmin {
         timeoutMs: 30_000,
       });
       const result = answer?.topics[0];
-      if (result !== undefined && this.#isDiskTrouble(result.errorCode)) continue;
+      if (result !== undefined && this.#isDiskTrouble(result.errorCode)) {
+        await this.#world.sleep(100);
+        continue;
+      }
+      if (result?.errorCode === 0 && version === ID_MIN_VERSION) {
+        const created = this.#known(this.#world.log, name, result.topicId, partitionCount);
+        this.#world.onPromise?.('created');
+        if (created !== undefined) return created;
+      }
       if (result !== undefined && result.errorCode !== 0 && result.errorCode !== errors.TOPIC_ALREADY_EXISTS.kafka) {
         this.#world.fail(`CreateTopics ${name} answers ${result.errorCode}`);
       }
@@ -67,11 +78,16 @@ export class SimAdmin {
         timeoutMs: 30_000,
       });
       const errorCode = answer?.responses[0]?.errorCode;
-      if (errorCode === undefined || this.#isDiskTrouble(errorCode)) continue;
+      if (errorCode === undefined) continue;
+      if (this.#isDiskTrouble(errorCode)) {
+        await this.#world.sleep(100);
+        continue;
+      }
       if (errorCode !== 0 && errorCode !== errors.UNKNOWN_TOPIC_ID.kafka) {
         this.#world.fail(`DeleteTopics ${topic.name} answers ${errorCode}`);
       }
       topic.status = 'gone';
+      this.#world.onPromise?.('deleted');
       this.current.delete(topic.name);
       this.#world.note(`${topic.name} is gone`);
       return;
@@ -116,6 +132,7 @@ export class SimAdmin {
     if (result.lowWatermark < offset)
       this.#world.fail(`DeleteRecords ${nameOf(topic, index)} ${offset} answers ${result.lowWatermark}`);
     partition.startMin = Math.max(partition.startMin, offset);
+    this.#world.onPromise?.('records deleted');
   }
 
   async configure(topic: TopicModel, name: string, value: string): Promise<void> {
@@ -134,8 +151,10 @@ export class SimAdmin {
       validateOnly: false,
     });
     const errorCode = answer?.responses[0]?.errorCode;
-    if (errorCode === 0) topic.configs.set(name, new Set([value]));
-    else if (errorCode !== undefined && !this.#isDiskTrouble(errorCode))
+    if (errorCode === 0) {
+      topic.configs.set(name, new Set([value]));
+      this.#world.onPromise?.('configured');
+    } else if (errorCode !== undefined && !this.#isDiskTrouble(errorCode))
       this.#world.fail(`IncrementalAlterConfigs ${topic.name} answers ${errorCode}`);
   }
 

@@ -151,6 +151,7 @@ export class SimMember {
     const names = assigned.map(({ topic, partition }) => nameOf(topic, partition));
     if (!this.#world.isLossy) groups.synced(this.#group, joined.generationId, joined.memberId, names);
     this.#assigned = assigned;
+    this.#world.onPromise?.('assigned');
     return this.#fetchPositions();
   }
 
@@ -305,7 +306,10 @@ export class SimMember {
     let isAccepted = true;
     answer.topics.forEach(({ partitions: [{ errorCode }] }, index) => {
       const { topic, partition, position } = places[index];
-      if (errorCode === 0) groups.committed(this.#group, topic.id, partition, position);
+      if (errorCode === 0) {
+        groups.committed(this.#group, topic.id, partition, position);
+        this.#world.onPromise?.('committed');
+      }
       if (isAccepted) isAccepted = this.#accepted('OffsetCommit', errorCode, sentMs);
     });
     return isAccepted;
@@ -344,6 +348,26 @@ function assignedIn(assignment: Buffer, topics: readonly TopicModel[]): Assigned
     const [name, partition] = each.split(' ');
     const topic = topics.find((one) => one.name === name);
     return topic === undefined ? [] : [{ topic, partition: Number(partition), position: 0 }];
+  });
+}
+
+/** Asks for everything that a group has committed, and compares. */
+export async function verifyCommits(
+  world: World,
+  client: SimClient,
+  groupId: string,
+  topics: readonly TopicModel[],
+): Promise<void> {
+  const { groups } = world;
+  const places = topics.flatMap((topic) =>
+    Array.from({ length: topic.partitionsMin }, (_, partition) => ({ topic, partition })),
+  );
+  const atLeast = places.map(({ topic, partition }) => groups.acknowledged(groupId, topic.id, partition));
+  const asked = places.map(({ topic, partition }) => ({ name: topic.name, partitionIndexes: [partition] }));
+  const answer = await client.ask('OffsetFetch', 8, { groups: [{ groupId, topics: asked }] });
+  answer?.groups[0].topics.forEach(({ partitions: [{ committedOffset }] }, index) => {
+    const { topic, partition } = places[index];
+    groups.fetched(groupId, topic.id, partition, committedOffset, world.isLossy ? -1 : atLeast[index]);
   });
 }
 

@@ -169,6 +169,7 @@ export class SimProducer {
       }
       lane.lastOffset = baseOffset;
       log.acknowledged(era, from, to, baseOffset);
+      this.#world.onPromise?.('produced');
       return false;
     }
     const isFirst = !refusedLanes.has(lane);

@@ -18,6 +18,15 @@ export type ApiName = keyof Apis;
 export type RequestOf<Name extends ApiName> = Parameters<Apis[Name]['writeRequest']>[1];
 export type ResponseOf<Name extends ApiName> = ReturnType<Apis[Name]['readResponse']>;
 
+export type PromiseKind =
+  | 'produced'
+  | 'committed'
+  | 'assigned'
+  | 'created'
+  | 'deleted'
+  | 'records deleted'
+  | 'configured';
+
 /** What every simulated client can reach. */
 export interface World {
   readonly clock: SimClock;
@@ -31,6 +40,8 @@ export interface World {
   isLossy: boolean;
   /** When the disk was last slow, full or failing. */
   diskTroubleMs: number;
+  /** Called when a client has been told something that must hold from now on: the best moment to pull the plug. */
+  onPromise: ((what: PromiseKind) => void) | undefined;
   note(text: string): void;
   fail(text: string): void;
   sleep(ms: number): Promise<void>;
