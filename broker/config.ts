@@ -264,6 +264,12 @@ export const options = {
     'Bytes of requests that have not arrived completely or wait for their answer, over all connections; who would go above it is disconnected.',
   ),
   'fetch.max.bytes': int(55 * MIB, 1 * KIB, INT32_MAX, 'As Apache Kafka: upper limit of one fetch answer.'),
+  'fetch.sessions.partitions.max': int(
+    500_000,
+    0,
+    100_000_000,
+    'Partitions that all fetch sessions together remember, about 250 bytes each; who would go above it reads without a session.',
+  ),
   'fetch.sessions.max': int(1_000, 0, 1_000_000, 'As Apache Kafka (max.incremental.fetch.session.cache.slots).'),
   'decompressed.bytes.max': int(
     64 * MIB,

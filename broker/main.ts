@@ -120,7 +120,9 @@ export async function openBroker({
     traffic: noTraffic(),
     advertised,
   };
-  const fetch = new FetchHandler(new FetchSessions(clock, random, options['fetch.sessions.max']));
+  const fetch = new FetchHandler(
+    new FetchSessions(clock, random, options['fetch.sessions.max'], options['fetch.sessions.partitions.max']),
+  );
   const apis = apiTable(fetch, metrics);
   const pieces = new PiecePool();
   const requests = new RequestBudget(options['requests.buffered.bytes.max']);

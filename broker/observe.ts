@@ -32,7 +32,7 @@ export function observeBroker(metrics: Metrics, { broker, engine, fetch, apis, c
     metrics.observed('counter', name, help, read);
   }
   observePartitions(metrics, broker);
-  metrics.observed('gauge', 'millrace_fetch_sessions', 'Incremental fetch sessions.', () => fetch.sessions.count);
+  metrics.observed('gauge', 'millrace_fetch_sessions', 'Incremental fetch sessions.', () => fetch.sessions.size);
   metrics.observed(
     'counter',
     'millrace_fetch_session_evictions_total',

@@ -1,7 +1,8 @@
 /**
  * Incremental fetch sessions (KIP-227): the broker remembers which partitions a consumer reads and from where, so that
  * a request names only what changed and an answer only what has news. Slots are limited; a new session may take the
- * slot of one that was idle for two minutes, or that is smaller and old enough, as in Kafka.
+ * slot of one that was idle for two minutes, or that is smaller and old enough, as in Kafka. The partitions of all
+ * sessions together are limited too: whoever would go beyond reads without a session.
  */
 import type { Clock, Random } from '../../storage/clock.ts';
 import { randomUint32 } from '../../storage/clock.ts';
@@ -27,6 +28,8 @@ export interface FetchSession {
   readonly usesIds: boolean;
   /** In the order in which they are served; those that gave data go to the end. */
   readonly targets: Map<string, FetchTarget>;
+  /** Size of `targets` as it was last counted. */
+  targetCount: number;
   usedMs: number;
   readonly createdMs: number;
 }
@@ -48,17 +51,20 @@ export class FetchSessions {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #slotsMax: number;
+  readonly #targetsMax: number;
+  #targetCount = 0;
   /** Least recently used first. */
   readonly #sessions = new Map<number, FetchSession>();
   #evictions = 0;
 
-  constructor(clock: Clock, random: Random, slotsMax: number) {
+  constructor(clock: Clock, random: Random, slotsMax: number, targetsMax = Number.POSITIVE_INFINITY) {
     this.#clock = clock;
     this.#random = random;
     this.#slotsMax = slotsMax;
+    this.#targetsMax = targetsMax;
   }
 
-  get count(): number {
+  get size(): number {
     return this.#sessions.size;
   }
   get evictions(): number {
@@ -76,17 +82,39 @@ export class FetchSessions {
   }
 
   remove(id: number): void {
+    const session = this.#sessions.get(id);
+    if (!session) return;
     this.#sessions.delete(id);
+    this.#targetCount -= session.targetCount;
+  }
+
+  /** After the partitions of a session have changed. False: they are too many, and the session is gone. */
+  count(session: FetchSession): boolean {
+    this.#targetCount += session.targets.size - session.targetCount;
+    session.targetCount = session.targets.size;
+    if (this.#targetCount <= this.#targetsMax) return true;
+    this.remove(session.id);
+    return false;
   }
 
   /** A new session if a slot is or can be made free. */
   open(targets: Map<string, FetchTarget>, usesIds: boolean): FetchSession | undefined {
+    if (this.#targetCount + targets.size > this.#targetsMax) return undefined;
     if (this.#sessions.size >= this.#slotsMax && !this.#evictFor(targets.size)) return undefined;
     const now = this.#clock.monotonic();
     let id = 0;
     while (id === 0 || this.#sessions.has(id)) id = randomUint32(this.#random) & EPOCH_MAX;
-    const session: FetchSession = { id, epoch: 1, usesIds, targets, usedMs: now, createdMs: now };
+    const session: FetchSession = {
+      id,
+      epoch: 1,
+      usesIds,
+      targets,
+      targetCount: targets.size,
+      usedMs: now,
+      createdMs: now,
+    };
     this.#sessions.set(id, session);
+    this.#targetCount += targets.size;
     return session;
   }
 
@@ -106,6 +134,7 @@ export class FetchSessions {
 
   #evict(session: FetchSession): boolean {
     this.#evictions++;
-    return this.#sessions.delete(session.id);
+    this.remove(session.id);
+    return true;
   }
 }

@@ -96,6 +96,7 @@ export class FetchHandler {
     for (const { topic, topicId, partitions } of request.forgottenTopicsData) {
       for (const partition of partitions) session.targets.delete(targetKey(usesIds ? topicId : topic, partition));
     }
+    if (!this.sessions.count(session)) return { errorCode: errors.FETCH_SESSION_ID_NOT_FOUND.kafka };
     if (session.targets.size === 0) {
       // Nothing is left to remember: the client opens another session when it wants something again.
       this.sessions.remove(session.id);

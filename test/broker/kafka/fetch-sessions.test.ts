@@ -27,7 +27,7 @@ test('without a free slot no session is opened', (t) => {
   t.truthy(sessions.open(targets(1), true));
   t.truthy(sessions.open(targets(1), true));
   t.is(sessions.open(targets(1), true), undefined);
-  t.is(sessions.count, 2);
+  t.is(sessions.size, 2);
 });
 
 test('a session idle for two minutes gives its slot away, the one used longest ago first', async (t) => {
@@ -61,4 +61,22 @@ test('session ids are positive and epochs start again at 1', (t) => {
   for (let index = 0; index < 100; index++) t.true((sessions.open(targets(1), false)?.id ?? 0) > 0);
   t.is(nextEpoch(1), 2);
   t.is(nextEpoch(2_147_483_647), 1);
+});
+
+test('the partitions of all sessions together are limited', (t) => {
+  const sessions = new FetchSessions(new SimClock(), new SimRandom(1), 10, 10);
+  const first = sessions.open(targets(4), true);
+  const second = sessions.open(targets(5), true);
+  t.truthy(second);
+  t.is(sessions.open(targets(2), true), undefined);
+  // A session that grows beyond it is gone, and has given back what it held.
+  if (first) {
+    for (const [key, target] of targets(6)) first.targets.set(key, target);
+    t.false(sessions.count(first));
+    t.is(sessions.use(first.id), undefined);
+  }
+  t.truthy(sessions.open(targets(5), true));
+  t.is(sessions.open(targets(1), true), undefined);
+  sessions.remove(second?.id ?? 0);
+  t.truthy(sessions.open(targets(5), true));
 });
