@@ -60,7 +60,7 @@ Exit codes: 0 stopped, 1 failed, 2 wrong flags or options, 3 the data folder is 
     );
     const signals = catchSignals(io);
     try {
-      const running = await start(config, io);
+      const running = await start(config);
       // A signal before the doors were open is obeyed now.
       await io.write(args.has('json') ? readyJson(running, config) : readyText(running, config));
       const end = await Promise.race([signals.first, running.fatal]);
@@ -122,16 +122,13 @@ export function parseDoor(door: string, text: string): { host: string; port: num
  */
 const HEAP_GROWTH = '--heap-growing-percent=50';
 
-async function start(config: BrokerConfig, io: Io): Promise<RunningBroker> {
+async function start(config: BrokerConfig): Promise<RunningBroker> {
   setFlagsFromString(HEAP_GROWTH);
   try {
     return await startBroker(config);
   } catch (error) {
     const cause = error instanceof MillraceError ? (error.cause as NodeJS.ErrnoException | undefined) : undefined;
     if (cause?.code === 'EADDRINUSE') throw new UsageError(portInUse(cause, config));
-    if (error instanceof MillraceError && error.code === 'DATA_DIR_LOCKED') {
-      io.note('Stop the other one, or name another folder with --data-dir.');
-    }
     const code = (error as NodeJS.ErrnoException).code ?? '';
     if (DISK_ERRORS.has(code)) {
       throw new CommandFailure(
