@@ -50,16 +50,16 @@ export class NodeDisk implements Disk {
   }
 
   async readFile(path: string): Promise<Uint8Array | undefined> {
-    return orUndefined(await settled(fs.promises.readFile(path)));
+    return orUndefined(await settled(called<Buffer>((done) => fs.readFile(path, done))));
   }
 
   async list(path: string): Promise<string[]> {
-    const names = orUndefined(await settled(fs.promises.readdir(path)));
+    const names = orUndefined(await settled(called<string[]>((done) => fs.readdir(path, done))));
     return names === undefined ? [] : names.sort();
   }
 
   async stat(path: string): Promise<DiskStat | undefined> {
-    const stat = orUndefined(await settled(fs.promises.stat(path)));
+    const stat = orUndefined(await settled(called<fs.Stats>((done) => fs.stat(path, done))));
     if (stat === undefined) return undefined;
     return { sizeBytes: stat.size, isDirectory: stat.isDirectory(), modifiedMs: stat.mtimeMs };
   }
@@ -69,11 +69,11 @@ export class NodeDisk implements Disk {
   }
 
   rename(from: string, to: string): Promise<void> {
-    return fs.promises.rename(from, to);
+    return called((done) => fs.rename(from, to, done));
   }
 
   async remove(path: string): Promise<void> {
-    orUndefined(await settled(fs.promises.unlink(path)));
+    orUndefined(await settled(called<void>((done) => fs.unlink(path, done))));
   }
 
   removeDirectory(path: string): Promise<void> {
@@ -83,11 +83,11 @@ export class NodeDisk implements Disk {
   async syncDirectory(path: string): Promise<void> {
     // Windows cannot open a folder for this, and keeps its directory entries in its own journal.
     if (process.platform === 'win32') return;
-    const handle = await fs.promises.open(path, 'r');
+    const fd = await called<number>((done) => fs.open(path, 'r', done));
     try {
-      await handle.sync();
+      await called<void>((done) => fs.fsync(fd, done));
     } finally {
-      await handle.close();
+      await called<void>((done) => fs.close(fd, done));
     }
   }
 
@@ -175,14 +175,13 @@ class NodeFile implements DiskFile {
     return this.#call((fd, done) => fs.fdatasync(fd, done));
   }
 
-  size(): Promise<number> {
-    return new Promise((resolve, reject) => {
-      fs.fstat(this.#begin(), (error, stat) => {
-        this.#end();
-        if (error) reject(this.#named(error));
-        else resolve(stat.size);
-      });
-    });
+  async size(): Promise<number> {
+    try {
+      // On the calling thread: of an open file the kernel has the size in memory, and a thread costs twenty times the call.
+      return fs.fstatSync(this.#openFd()).size;
+    } catch (error) {
+      throw this.#named(error);
+    }
   }
 
   truncate(sizeBytes: number): Promise<void> {
@@ -248,6 +247,14 @@ function hasBytes(buffers: readonly Uint8Array[]): boolean {
 }
 
 type Settled<T> = { value: T } | { error: NodeJS.ErrnoException };
+
+/** A callback call as a promise. */
+function called<T>(run: (done: (error: NodeJS.ErrnoException | null, value?: T) => void) => void): Promise<T> {
+  return new Promise((resolve, reject) => {
+    // A call without an error has a value, save those whose T is void.
+    run((error, value) => (error ? reject(error) : resolve(value as T)));
+  });
+}
 
 async function settled<T>(promise: Promise<T>): Promise<Settled<T>> {
   try {
