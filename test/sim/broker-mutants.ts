@@ -21,7 +21,9 @@ export const brokerMutants: readonly Mutant[] = [
     name: 'commit-answered-at-once',
     breaks: 'a committed offset is durable when it is answered',
     isBroker: true,
-    changes: [{ file: 'broker/groups.js', from: 'this.#log.whenDurable(() => reply(errors));', to: 'reply(errors);' }],
+    changes: [
+      { file: 'broker/groups.js', from: 'this.#store.whenDurable(() => reply(errors));', to: 'reply(errors);' },
+    ],
   },
   {
     name: 'topic-answered-at-once',

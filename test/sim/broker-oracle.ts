@@ -205,6 +205,7 @@ export class LogOracle {
   /** Log flush `written` and a power cut: nothing that was promised holds any more. */
   forget(): void {
     for (const topic of this.topics.values()) {
+      topic.isRetained = true;
       for (const partition of topic.partitions) {
         partition.known.clear();
         partition.knownEnd = 0;

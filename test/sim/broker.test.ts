@@ -4,7 +4,9 @@
  */
 import test from 'ava';
 import { readFileSync } from 'node:fs';
+import { brokerMutants } from './broker-mutants.ts';
 import { simulate } from './broker-run.ts';
+import { checkFits } from './mutants.ts';
 
 /** Beside the sources: the compiled tests run somewhere below the checkout. */
 const seedsText = readFileSync('test/sim/seeds.txt', 'utf8');
@@ -29,6 +31,10 @@ test.serial('seeds that once found a mistake hold', async (t) => {
     if (Date.now() > untilMs) break;
     await t.notThrowsAsync(simulate(seed));
   }
+});
+
+test('the broken builds that the simulation must notice still fit the code', (t) => {
+  for (const mutant of brokerMutants) t.notThrows(() => checkFits(mutant), mutant.name);
 });
 
 test.serial('nothing that was promised is broken in more seeds', async (t) => {
