@@ -45,6 +45,8 @@ export interface PartitionState {
 export interface Checkpoint {
   head: CheckpointHead;
   partitions: PartitionState[];
+  /** The same as they are stored. */
+  pieces: readonly Buffer[];
 }
 
 export function encodePartition(state: PartitionState): Buffer {
@@ -153,5 +155,5 @@ export async function readCheckpoint(disk: Disk, path: string): Promise<Checkpoi
     at += 4 + size;
   }
   const [sequence, leaderEpoch] = unpack(pieces[0]) as [number, number];
-  return { head: { sequence, leaderEpoch }, partitions: pieces.slice(1).map(decodePartition) };
+  return { head: { sequence, leaderEpoch }, partitions: pieces.slice(1).map(decodePartition), pieces: pieces.slice(1) };
 }

@@ -103,3 +103,19 @@ function unwritten(buffers: readonly Uint8Array[], writtenBytes: number): readon
   }
   return [];
 }
+
+const ANEW_BYTES = 1024 * 1024;
+
+/**
+ * Writes once more what a file has from `from` to `to`. A sync that failed leaves pages that read well but count as clean:
+ * no later sync brings them to the platter, and the process before this one may have ended because of just that.
+ */
+export async function writeAnew(file: DiskFile, from: number, to: number): Promise<void> {
+  const window = Buffer.allocUnsafe(Math.max(0, Math.min(ANEW_BYTES, to - from)));
+  for (let at = from; at < to; ) {
+    const readBytes = await file.read(window.subarray(0, Math.min(window.length, to - at)), at);
+    if (readBytes === 0) throw new Error(`${file.path} ends at ${at}, it had ${to} bytes`);
+    await writeAll(file, [window.subarray(0, readBytes)], at);
+    at += readBytes;
+  }
+}

@@ -3,7 +3,7 @@
  * recovery, before the journal is opened for writing.
  *
  * A record belongs to the chain if its sequence is the next one and its salt that of its file; a file continues the chain
- * if its first sequence is the next one. Reading stops at the first thing that does not fit.
+ * if it says that it does so from the next sequence on. Reading stops at the first thing that does not fit.
  */
 import { readInt64 } from '../protocol/bytes.ts';
 import { crc32c } from '../protocol/crc32c.ts';
@@ -28,12 +28,18 @@ export interface JournalRecord {
   sequence: number;
   isSynced: boolean;
   parts: ReadPart[];
+  /** Where it is. */
+  path: string;
+  position: number;
+  sizeBytes: number;
 }
 
 interface FileStart {
   path: string;
   salt: Buffer;
   firstSequence: number;
+  /** The sequence from which on it continues the chain. */
+  continues: number;
   isSynced: boolean;
 }
 
@@ -69,7 +75,7 @@ export async function openChain(disk: Disk, folder: string): Promise<JournalChai
 }
 
 function parseFileHeader(path: string, bytes: Buffer): FileStart | undefined {
-  if (bytes.readUInt32BE(0) !== FILE_MAGIC || bytes.readUInt32BE(24) !== crc32c(bytes, 0, 24)) return undefined;
+  if (bytes.readUInt32BE(0) !== FILE_MAGIC || bytes.readUInt32BE(32) !== crc32c(bytes, 0, 32)) return undefined;
   const format = bytes.readUInt16BE(4);
   // Passing over it would lose what it holds.
   if (format !== FORMAT) throw new MillraceError('DATA_DIR_FORMAT', `${path} has format ${format}, expected ${FORMAT}`);
@@ -77,6 +83,7 @@ function parseFileHeader(path: string, bytes: Buffer): FileStart | undefined {
     path,
     salt: Buffer.from(bytes.subarray(8, 16)),
     firstSequence: readInt64(bytes, 16),
+    continues: readInt64(bytes, 24),
     isSynced: bytes[6] === 1,
   };
 }
@@ -92,35 +99,49 @@ export async function* readJournal(
   checkedSequence?: number,
 ): AsyncGenerator<JournalRecord> {
   let next = sequence;
-  let start = chain.files.findLast((file) => file.firstSequence <= sequence);
+  let start: FileStart | undefined =
+    chain.files.findLast((file) => file.firstSequence <= sequence) ?? continuationAt(chain, sequence);
   while (start !== undefined) {
-    const file = await disk.open(start.path, 'read');
+    const current: FileStart = start;
+    const file = await disk.open(current.path, 'read');
     try {
       const window = new FileWindow(file, await file.size());
-      let expected = start.firstSequence;
+      let expected = current.firstSequence;
       for (let at = FILE_HEADER_BYTES; ; ) {
         if (checkedSequence !== undefined && expected > checkedSequence) return;
-        const record = await readRecord(window, at, start, expected, checkedSequence === undefined);
+        // A recovery has stopped here: what comes after it in this file was never read.
+        if (isCutOff(chain, current, expected)) break;
+        const record = await readRecord(window, at, current, expected, checkedSequence === undefined);
         if (record === undefined) break;
         at += record.sizeBytes;
         expected++;
-        if (record.record.sequence < next) continue;
-        next = record.record.sequence + 1;
-        yield record.record;
+        if (record.sequence < next) continue;
+        next = record.sequence + 1;
+        yield record;
       }
-      if (expected < next) return;
     } finally {
       await file.close();
     }
-    const before: FileStart = start;
-    start = chain.files.find((candidate) => candidate !== before && candidate.firstSequence === next);
+    const after = continuationAt(chain, next);
+    start = after !== undefined && after.firstSequence > current.firstSequence ? after : undefined;
   }
+}
+
+/** The file that goes on from `sequence`. Of several the last: those before it were begun and had nothing that counts. */
+function continuationAt(chain: JournalChain, sequence: number): FileStart | undefined {
+  return chain.files.findLast((file) => file.continues === sequence);
+}
+
+function isCutOff(chain: JournalChain, current: FileStart, sequence: number): boolean {
+  return chain.files.some((file) => file.continues === sequence && file.firstSequence > current.firstSequence);
 }
 
 /** A sliding view of a file: whole records are asked for, few reads are made. */
 class FileWindow {
   readonly #file: DiskFile;
   readonly #fileBytes: number;
+  /** Used again for each read. */
+  #room = Buffer.alloc(0);
   #buffer = Buffer.alloc(0);
   #start = 0;
 
@@ -134,7 +155,8 @@ class FileWindow {
     if (position + size > this.#fileBytes) return undefined;
     if (position < this.#start || position + size > this.#start + this.#buffer.length) {
       const wanted = Math.min(Math.max(size, WINDOW_BYTES), this.#fileBytes - position);
-      const bytes = Buffer.allocUnsafe(wanted);
+      if (this.#room.length < wanted) this.#room = Buffer.allocUnsafeSlow(wanted);
+      const bytes = this.#room.subarray(0, wanted);
       const readBytes = await this.#file.read(bytes, position);
       this.#buffer = bytes.subarray(0, readBytes);
       this.#start = position;
@@ -153,7 +175,7 @@ async function readRecord(
   start: FileStart,
   sequence: number,
   isChecking: boolean,
-): Promise<{ record: JournalRecord; sizeBytes: number } | undefined> {
+): Promise<JournalRecord | undefined> {
   const head = await window.view(position, RECORD_HEADER_BYTES);
   if (head === undefined || head.readUInt32BE(0) !== RECORD_MAGIC) return undefined;
   const headerBytes = head.readUInt32BE(4);
@@ -169,5 +191,5 @@ async function readRecord(
   const bytes = await window.view(position, sizeBytes);
   if (bytes === undefined) return undefined;
   const parts = readParts(bytes, headerBytes, isChecking);
-  return parts && { record: { sequence, isSynced: start.isSynced, parts }, sizeBytes };
+  return parts && { sequence, isSynced: start.isSynced, parts, path: start.path, position, sizeBytes };
 }

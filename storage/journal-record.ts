@@ -1,7 +1,7 @@
 /**
  * The bytes of the journal: what its writer and its reader agree on (docs/formats.md).
  *
- *   file    512-byte header: magic, format, flush mode, salt of this use, first sequence, CRC; then records
+ *   file    512-byte header: magic, format, flush mode, salt of this use, first sequence, the one it continues, CRC; then records
  *   record  40-byte header: magic, header size, payload size, sequence, salt, leader epoch, part count, CRC32C of header and
  *           table; table of parts; payload: the batches of the append parts, in their order
  *

@@ -3,13 +3,15 @@
  * (`log.flush: synced`). A record counts whole or not at all; it is the only atomic write. Layout in docs/formats.md.
  *
  * Files are used in turn. A record belongs to the chain if its sequence is the next one and its salt that of its file; a
- * file continues the chain if its first sequence is the next one. Reading stops at the first thing that does not fit.
+ * file continues the chain if it says that it does so from the next sequence on. Of the files of one process that is its
+ * own first sequence; the first file of a process leaves a gap and names the sequence at which recovery has stopped, so
+ * that what was not read there is never read later. Reading stops at the first thing that does not fit.
  */
 import assert from 'node:assert';
 import { writeInt64 } from '../protocol/bytes.ts';
 import { crc32c } from '../protocol/crc32c.ts';
 import type { Random } from './clock.ts';
-import { type Disk, type DiskFile, writeAll, writeAllNow } from './disk.ts';
+import { type Disk, type DiskFile, writeAll, writeAllNow, writeAnew } from './disk.ts';
 import {
   APPEND_PART_BYTES,
   type AppendPart,
@@ -44,8 +46,23 @@ export interface JournalOptions {
   isSynced: boolean;
   leaderEpoch: number;
   firstSequence: number;
+  /** What is kept of the chain so far. */
+  before: ReadChain;
   /** Filling a file with zeros failed. */
   onError: (error: unknown) => void;
+}
+
+/** The chain as a recovery has read it: its files are not reused before a checkpoint covers them. */
+export interface ReadChain {
+  /** First sequence that was wanted: the head of the checkpoint. */
+  firstSequence: number;
+  /** The sequence after the last one that was read. */
+  endSequence: number;
+  /** By path, the last sequence in it. */
+  lastSequences: ReadonlyMap<string, number>;
+  /** Where the last record is. */
+  last: { path: string; position: number; sizeBytes: number } | undefined;
+  sizeBytes: number;
 }
 
 interface JournalFile {
@@ -57,6 +74,7 @@ interface JournalFile {
 }
 
 const fileName = (index: number): string => `journal-${String(index).padStart(2, '0')}`;
+const fileIndexOf = (path: string): number => Number(path.slice(path.lastIndexOf('-') + 1));
 
 export class Journal {
   readonly #options: JournalOptions;
@@ -65,6 +83,8 @@ export class Journal {
   #current = 0;
   #position = 0;
   #nextSequence: number;
+  /** The sequence that the next file header says it continues. */
+  #continues: number;
   /** Records below this sequence are not needed any more. */
   #releasedSequence: number;
   #header = Buffer.alloc(4096);
@@ -78,20 +98,35 @@ export class Journal {
   private constructor(options: JournalOptions) {
     this.#options = options;
     this.#nextSequence = options.firstSequence;
-    this.#releasedSequence = options.firstSequence;
+    this.#continues = options.before.endSequence;
+    this.#releasedSequence = options.before.firstSequence;
   }
 
-  /** Opens the files for writing; what they hold is forgotten (recovery has read it). */
+  /** Opens the files for writing; those of the chain that recovery has read are kept until a checkpoint covers them. */
   static async open(options: JournalOptions): Promise<Journal> {
     const journal = new Journal(options);
-    const { disk, folder, fileCount, isSynced } = options;
-    for (let index = 0; index < fileCount; index++) {
-      const file = await disk.open(`${folder}/${fileName(index)}`, isSynced ? 'synced' : 'write');
-      journal.#files.push({ file, allocatedBytes: await file.size(), lastSequence: -1 });
+    const { disk, folder, before } = options;
+    await writeLastAnew(disk, before);
+    const kept = [...before.lastSequences.keys()];
+    const indexes = new Set(kept.map(fileIndexOf));
+    for (let index = 0; index < options.fileCount; index++) indexes.add(index);
+    // One to begin with; it goes again when a start does not need it.
+    if (kept.length === indexes.size) indexes.add(Math.max(...indexes) + 1);
+    for (const name of await disk.list(folder)) {
+      if (name.startsWith('journal-') && !indexes.has(fileIndexOf(name))) await disk.remove(`${folder}/${name}`);
     }
+    for (const index of [...indexes].sort((a, b) => a - b)) await journal.#open(index);
     await disk.syncDirectory(folder);
-    journal.#use(0);
+    journal.#use(journal.#files.findIndex((file) => journal.#isReleased(file)));
     return journal;
+  }
+
+  async #open(index: number): Promise<void> {
+    const { disk, folder, isSynced, before } = this.#options;
+    const path = `${folder}/${fileName(index)}`;
+    const file = await disk.open(path, isSynced ? 'synced' : 'write');
+    const lastSequence = before.lastSequences.get(path) ?? -1;
+    this.#files.push({ file, allocatedBytes: await file.size(), lastSequence });
   }
 
   get nextSequence(): number {
@@ -163,6 +198,7 @@ export class Journal {
     this.#position += size;
     current.allocatedBytes = Math.max(current.allocatedBytes, this.#position);
     this.#nextSequence++;
+    this.#continues = this.#nextSequence;
     this.writtenBytes += size;
     this.#fillAhead();
     return size;
@@ -176,8 +212,14 @@ export class Journal {
     if (this.#position === 0) return true;
     return this.#position + size <= this.#options.fileBytes;
   }
+  /** The next one in turn that is free, else the next one. */
   #next(): number {
-    return (this.#current + 1) % this.#files.length;
+    const count = this.#files.length;
+    for (let step = 1; step < count; step++) {
+      const index = (this.#current + step) % count;
+      if (this.#isReleased(this.#files[index])) return index;
+    }
+    return (this.#current + 1) % count;
   }
   #isReleased(file: JournalFile): boolean {
     return file.lastSequence < this.#releasedSequence;
@@ -221,7 +263,8 @@ export class Journal {
     bytes.writeUInt8(this.#options.isSynced ? 1 : 0, at + 6);
     this.#salt.copy(bytes, at + 8);
     writeInt64(bytes, at + 16, this.#nextSequence);
-    bytes.writeUInt32BE(crc32c(bytes, at, 24), at + 24);
+    writeInt64(bytes, at + 24, this.#continues);
+    bytes.writeUInt32BE(crc32c(bytes, at, 32), at + 32);
     this.#headerSize = FILE_HEADER_BYTES;
   }
 
@@ -284,6 +327,21 @@ async function fillWithZeros(disk: Disk, path: string, position: number, size: n
     for (let at = 0; at < size; at += zeros.length) {
       await writeAll(file, [zeros.subarray(0, Math.min(zeros.length, size - at))], position + at);
     }
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Writes the last record once more: if its sync has failed, and the process before this one has ended because of that, it
+ * reads well but is not on the platter, and no sync brings it there.
+ */
+async function writeLastAnew(disk: Disk, { last }: ReadChain): Promise<void> {
+  if (last === undefined) return;
+  const file = await disk.open(last.path, 'write');
+  try {
+    await writeAnew(file, last.position, last.position + last.sizeBytes);
     await file.sync();
   } finally {
     await file.close();

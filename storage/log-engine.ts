@@ -7,7 +7,7 @@
  */
 import assert from 'node:assert';
 import { MillraceError } from '../protocol/errors.ts';
-import { encodePartition, type PartitionState, writeCheckpoint } from './checkpoint.ts';
+import { encodePartition, writeCheckpoint } from './checkpoint.ts';
 import type { Clock, Random, Timer } from './clock.ts';
 import { Committer } from './committer.ts';
 import type { DataDir } from './data-dir.ts';
@@ -17,7 +17,7 @@ import { keyText, partitionKey } from './journal-record.ts';
 import type { Appended, LogConfig, PartitionSpec, Position } from './log.ts';
 import { OpenFiles } from './open-files.ts';
 import { type LogContext, PartitionLog } from './partition-log.ts';
-import { recover } from './recovery.ts';
+import { type Recovered, type RecoveredPartition, recover } from './recovery.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import { TailCache } from './tail-cache.ts';
 
@@ -135,7 +135,7 @@ export class LogEngine implements LogContext {
     options: LogEngineOptions,
     journal: Journal,
     leaderEpoch: number,
-    partitions: readonly PartitionState[],
+    { partitions, chain }: Recovered,
   ) {
     const { clock, disk, settings } = options;
     this.clock = clock;
@@ -183,7 +183,10 @@ export class LogEngine implements LogContext {
       },
       onStarved: () => this.#starved(),
     });
-    for (const state of partitions) this.#restore(state);
+    // Counted below zero: what a restart has to read is more than what this process has written.
+    this.#coveredJournalBytes = -chain.sizeBytes;
+    this.#checkpointJournalBytes = -chain.sizeBytes;
+    for (const partition of partitions) this.#restore(partition);
     this.#watchFreeSpace();
   }
 
@@ -202,14 +205,9 @@ export class LogEngine implements LogContext {
       openFilesMax: settings.openFilesMax,
       warn,
     });
-    const { leaderEpoch, nextSequence, partitions } = recovered;
-    // From here on the old chain is not needed, and the leader epoch is taken.
-    await writeCheckpoint(
-      disk,
-      checkpointPath,
-      { sequence: nextSequence, leaderEpoch },
-      partitions.map(encodePartition),
-    );
+    const { leaderEpoch, nextSequence, chain } = recovered;
+    // The leader epoch is taken. For the rest, this start leaves the checkpoint and the journal as they are.
+    await writeCheckpoint(disk, checkpointPath, { sequence: recovered.sequence, leaderEpoch }, recovered.pieces);
     let engine: LogEngine | undefined;
     const journal = await Journal.open({
       disk,
@@ -220,10 +218,16 @@ export class LogEngine implements LogContext {
       isSynced: settings.isSynced,
       leaderEpoch,
       firstSequence: nextSequence,
+      before: chain,
       onError: (error) => engine?.fatal(error),
     });
-    engine = new LogEngine(options, journal, leaderEpoch, partitions);
+    engine = new LogEngine(options, journal, leaderEpoch, recovered);
     await engine.#checkFreeSpace();
+    if (chain.lastSequences.size > 0) {
+      // One crash after the other must not make the journal longer and longer.
+      if (chain.lastSequences.size > settings.journalFiles) await engine.checkpoint(false);
+      else engine.#checkpointSoon();
+    }
     engine.#removeLeftovers();
     return engine;
   }
@@ -240,11 +244,13 @@ export class LogEngine implements LogContext {
     });
   }
 
-  #restore(state: PartitionState): void {
-    const { topicId, topic, index } = state;
-    const log = new PartitionLog(this, { topicId, topic, index, config: unopenedConfig }, state);
+  #restore(partition: RecoveredPartition): void {
+    const { topicId, topic, index } = partition.state;
+    const unsynced = 'unsynced' in partition ? partition.unsynced : undefined;
+    const log = new PartitionLog(this, { topicId, topic, index, config: unopenedConfig }, partition.state, unsynced);
     this.#logs.set(log.keyText, log);
-    this.#pieces.set(log.keyText, encodePartition(state));
+    if ('piece' in partition) this.#pieces.set(log.keyText, partition.piece);
+    else this.#dirty.add(log);
   }
 
   get producerExpirationMs(): number {

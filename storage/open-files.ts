@@ -4,7 +4,7 @@
  * beyond it the engine writes no more until a checkpoint has synced them.
  */
 import assert from 'node:assert';
-import type { Disk, DiskFile } from './disk.ts';
+import { type Disk, type DiskFile, writeAnew } from './disk.ts';
 
 /** Holds the indexes of a sealed segment in memory until they are forgotten; then they are read again when needed. */
 export interface IndexHolder {
@@ -131,10 +131,11 @@ export class LazyFile {
     this.#before = undefined;
   }
 
-  /** Syncs what was written to it so far. */
-  async sync(): Promise<void> {
+  /** Syncs what was written to it so far; what is in `anew` is written once more before. */
+  async sync(anew?: { from: number; to: number }): Promise<void> {
     const file = await this.use('write');
     try {
+      if (anew !== undefined) await writeAnew(file, anew.from, anew.to);
       await file.sync();
     } finally {
       this.done();

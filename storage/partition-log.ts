@@ -39,6 +39,7 @@ import { LogReader } from './log-reader.ts';
 import type { OpenFiles } from './open-files.ts';
 import type { ProducerState } from './producer-state.ts';
 import { ProducerStore, snapshotFileName } from './producer-store.ts';
+import type { Unsynced } from './recovery.ts';
 import { emptySlice, piecesOf, RunQueue } from './run-queue.ts';
 import { offsetFileName, Segment, type SegmentState } from './segment.ts';
 import type { SegmentWriter, WriteTarget } from './segment-writer.ts';
@@ -132,6 +133,8 @@ export class PartitionLog implements Member, WriteTarget {
   /** Oldest first; the last one is appended to. Empty until the first append. */
   readonly #segments: Segment[] = [];
   readonly #unsynced = new Set<Segment>();
+  /** Ranges of segments that recovery has left unsynced. */
+  #unsyncedRanges: { segment: Segment; from: number; to: number }[] = [];
   /** The newest sync, which ends after all before it. */
   #syncing: Promise<void> = Promise.resolve();
   #isWriting = false;
@@ -146,7 +149,8 @@ export class PartitionLog implements Member, WriteTarget {
   #markedCheckpoint = -1;
   readonly #waiters = new Set<Waiter>();
 
-  constructor(context: LogContext, spec: PartitionSpec, state?: PartitionState) {
+  /** `unsynced`: what of `state` is in the journal and the files, but not synced there. */
+  constructor(context: LogContext, spec: PartitionSpec, state?: PartitionState, unsynced?: Unsynced) {
     this.#context = context;
     this.topicId = spec.topicId;
     this.topic = spec.topic;
@@ -172,6 +176,7 @@ export class PartitionLog implements Member, WriteTarget {
       this.#segments.push(Segment.fromState(context.files, this.#path, segment));
     }
     for (const segment of this.#segments.slice(0, -1)) segment.isSealed = true;
+    if (unsynced !== undefined) this.#noteUnsynced(unsynced);
     this.#endOffset = this.#segments.at(-1)?.writtenOffset ?? this.#startOffset;
     this.#highWatermark = this.#endOffset;
     this.#reader = new LogReader(
@@ -180,6 +185,18 @@ export class PartitionLog implements Member, WriteTarget {
       (error) => this.fence(error),
       () => this.#released(),
     );
+  }
+
+  #noteUnsynced({ isFolderNew, syncedBytes }: Unsynced): void {
+    this.#isFolderSynced = !isFolderNew;
+    for (const segment of this.#segments) {
+      const from = syncedBytes.get(segment.baseOffset);
+      if (from === undefined || segment.writtenBytes === 0) continue;
+      segment.syncedBytes = from;
+      segment.isEntrySynced = false;
+      this.#unsynced.add(segment);
+      this.#unsyncedRanges.push({ segment, from, to: segment.writtenBytes });
+    }
   }
 
   get startOffset(): number {
@@ -581,7 +598,9 @@ export class PartitionLog implements Member, WriteTarget {
     const tasks = [this.#syncing];
     const written = [...this.#unsynced].map((segment) => ({ segment, writtenBytes: segment.writtenBytes }));
     this.#unsynced.clear();
-    for (const { segment } of written) tasks.push(segment.file.sync());
+    const ranges = this.#unsyncedRanges;
+    this.#unsyncedRanges = [];
+    for (const { segment } of written) tasks.push(segment.file.sync(ranges.find((range) => range.segment === segment)));
     const fresh = this.#segments.filter((segment) => segment.isFileMade && !segment.isEntrySynced);
     if (fresh.length > 0) {
       tasks.push(
@@ -957,8 +976,10 @@ export class PartitionLog implements Member, WriteTarget {
     // The checkpoint may name segments that were given up, but had readers then.
     while (this.#segments.length > 1 && this.#segments[1].baseOffset <= this.#durableStart) {
       if (names.includes(`${offsetFileName(this.#segments[0].baseOffset)}.log`)) break;
+      this.#unsynced.delete(this.#segments[0]);
       this.#segments.shift();
     }
+    this.#active?.noteFiles(new Set(names));
     await tidyFolder(disk, this.#path, names, this.#segments, snapshotFileName(this.#producerStore.offset));
   }
 

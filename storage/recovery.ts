@@ -3,11 +3,12 @@
  *
  *   checkpoint → journal headers: which partitions, which starts, which deletions, how far is known synced
  *   → each touched partition: walk its segments above the checkpoint, cut at the first bad batch
- *   → journal again: every append part is there already, or is appended → sync
+ *   → journal again: every append part is there already, or is appended
  *
  * A bad batch or a missing file below what was known synced fences the partition. Nothing of the journal or the checkpoint
- * is changed here, and what is done to segments is done again in the same way: a crash at any moment is harmless. The
- * engine then writes a checkpoint and begins a new chain in the journal.
+ * is changed here, and what is done to segments is done again in the same way: a crash at any moment is harmless. What the
+ * journal holds is not synced here: the journal stays until the engine's first checkpoint covers it, and every start before
+ * that reads it again. Cuts, and what the journal does not hold, are synced before anybody sees the partition.
  */
 import assert from 'node:assert';
 import {
@@ -21,8 +22,9 @@ import { MillraceError } from '../protocol/errors.ts';
 import { type Checkpoint, type PartitionState, readCheckpoint } from './checkpoint.ts';
 import type { Clock } from './clock.ts';
 import type { DataDir } from './data-dir.ts';
-import { type Disk, type DiskFile, writeAll } from './disk.ts';
+import { type Disk, writeAll, writeAnew } from './disk.ts';
 import { openChain, readJournal, SEQUENCE_GAP } from './journal-reader.ts';
+import type { ReadChain } from './journal.ts';
 import { keyText, partitionKey, type ReadPart } from './journal-record.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import { OpenFiles } from './open-files.ts';
@@ -41,8 +43,23 @@ export interface RecoveryOptions {
   warn: (message: string) => void;
 }
 
+/** A partition that the journal names: the checkpoint does not tell all of it. */
+export interface Unsynced {
+  /** The folder was made, or its entry may not be on the platter. */
+  isFolderNew: boolean;
+  /** By base offset, segments with bytes that are not synced: how many are. */
+  syncedBytes: ReadonlyMap<number, number>;
+}
+
+/** Either what the checkpoint has of it still holds, or something is not synced. */
+export type RecoveredPartition = { state: PartitionState } & ({ piece: Buffer } | { unsynced: Unsynced });
+
 export interface Recovered {
-  partitions: PartitionState[];
+  partitions: RecoveredPartition[];
+  /** The checkpoint that was read, and its pieces as they are stored. */
+  sequence: number;
+  pieces: readonly Buffer[];
+  chain: ReadChain;
   /** Of this start: larger than all before. */
   leaderEpoch: number;
   /** First sequence of the new journal chain: larger than any written before. */
@@ -72,14 +89,20 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
       `${checkpointPath} is missing, but there are partition folders; restore it from a backup`,
     );
   }
-  const checkpoint: Checkpoint = stored ?? { head: { sequence: 1, leaderEpoch: -1 }, partitions: [] };
+  const checkpoint: Checkpoint = stored ?? { head: { sequence: 1, leaderEpoch: -1 }, partitions: [], pieces: [] };
   const chain = await openChain(disk, journalFolder);
   const { sequence } = checkpoint.head;
 
   const news = new Map<string, JournalNews>();
   let lastSequence = sequence - 1;
+  const lastSequences = new Map<string, number>();
+  let last: ReadChain['last'];
+  let chainBytes = 0;
   for await (const record of readJournal(disk, chain, sequence)) {
     lastSequence = record.sequence;
+    lastSequences.set(record.path, lastSequence);
+    last = { path: record.path, position: record.position, sizeBytes: record.sizeBytes };
+    chainBytes += record.sizeBytes;
     for (const part of record.parts) notePart(news, part);
   }
 
@@ -111,15 +134,27 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
     await inParallel(touched.values(), (recovery) => recovery.flush());
   }
 
+  const unsynced = new Map<string, Unsynced>();
   await inParallel(touched, async ([key, recovery]) => {
     await recovery.flush();
     const state = await recovery.finish();
     if (state === undefined) states.delete(key);
-    else states.set(key, state);
+    else {
+      states.set(key, state);
+      unsynced.set(key, recovery.unsynced);
+    }
   });
-  await options.dataDir.sync();
+  // Those that were synced here are in no checkpoint yet.
+  if ([...touched.values()].some((recovery) => recovery.needsFolderSync)) await options.dataDir.sync();
   return {
-    partitions: [...states.values()],
+    partitions: [...states].map(([key, state]) => {
+      const news = unsynced.get(key);
+      if (news !== undefined) return { state, unsynced: news };
+      return { state, piece: checkpoint.pieces[checkpoint.partitions.indexOf(state)] };
+    }),
+    sequence,
+    pieces: checkpoint.pieces,
+    chain: { firstSequence: sequence, endSequence: lastSequence + 1, lastSequences, last, sizeBytes: chainBytes },
     leaderEpoch: checkpoint.head.leaderEpoch + 1,
     nextSequence: Math.max(lastSequence, chain.largestFirstSequence) + SEQUENCE_GAP,
   };
@@ -194,6 +229,9 @@ async function inParallel<T>(items: Iterable<T>, task: (item: T) => Promise<void
 const PENDING_BYTES_MAX = 8 * 1024 * 1024;
 const PENDING_PARTITION_BYTES_MAX = 1024 * 1024;
 
+/** `Segment.saveIndexes` would not save less. */
+const SAVED_BYTES_MIN = 1024 * 1024;
+
 type AppendPart = Extract<ReadPart, { kind: 'append' }>;
 
 /** Bytes read at a time in a walk; a larger batch gets a window of its own. */
@@ -212,8 +250,16 @@ class PartitionRecovery {
   readonly #segments: Segment[] = [];
   #folder: string | undefined;
   #isFenced: boolean;
-  readonly #changed = new Set<Segment>();
+  /** Cut, and the cut is not synced. */
+  readonly #cut = new Set<Segment>();
+  /** Names were taken out of the folder. */
   #isFolderChanged = false;
+  #isFolderMade = false;
+  /** Up to here, from the end of the checkpoint on without a gap, the journal has all batches. */
+  #journaledTo: number;
+  readonly #syncedBytes = new Map<number, number>();
+  /** What was synced here is found again by its folder's name only. */
+  needsFolderSync = false;
   readonly #walked = new WalkedBatches();
   /** Parts that follow one another, not yet compared. */
   #pending: AppendPart[] = [];
@@ -239,6 +285,12 @@ class PartitionRecovery {
     this.#startOffset = Math.max(state?.startOffset ?? 0, news.startOffset);
     this.#epochs = new LeaderEpochs(state?.epochs);
     this.#isFenced = state?.isFenced ?? false;
+    this.#journaledTo = state?.segments.at(-1)?.writtenOffset ?? this.#startOffset;
+  }
+
+  /** After `finish`. */
+  get unsynced(): Unsynced {
+    return { isFolderNew: this.#isFolderMade || this.#state === undefined, syncedBytes: this.#syncedBytes };
   }
 
   get #path(): string {
@@ -285,7 +337,9 @@ class PartitionRecovery {
         if (state.writtenOffset <= this.#startOffset) continue;
         if (state.writtenBytes > 0) this.#fence(`segment ${state.baseOffset} is missing`);
       }
-      this.#segments.push(Segment.fromState(this.#files, this.#path, state));
+      const segment = Segment.fromState(this.#files, this.#path, state);
+      segment.noteFiles(present);
+      this.#segments.push(segment);
     }
   }
 
@@ -308,7 +362,6 @@ class PartitionRecovery {
   #newSegment(baseOffset: number): Segment {
     const segment = Segment.create(this.#files, this.#path, baseOffset, this.#options.clock.now());
     segment.isFileMade = true;
-    this.#changed.add(segment);
     return segment;
   }
 
@@ -357,7 +410,7 @@ class PartitionRecovery {
         else {
           this.#options.warn(`${file.path} is cut at ${at}, ${sizeBytes - at} bytes were never acknowledged`);
           await file.truncate(at);
-          this.#changed.add(segment);
+          this.#cut.add(segment);
         }
         return false;
       }
@@ -403,6 +456,7 @@ class PartitionRecovery {
 
   /** Takes an append part of the journal; small ones are collected. */
   replay(part: AppendPart, isSynced: boolean): Promise<void> | undefined {
+    if (part.baseOffset <= this.#journaledTo) this.#journaledTo = Math.max(this.#journaledTo, part.nextOffset);
     // Not while earlier parts wait: if one of them differs, the log is cut below this one.
     if (this.#pending.length === 0 && this.#walked.hold(part.bytes, part.baseOffset)) return undefined;
     const last = this.#pending.at(-1);
@@ -477,7 +531,7 @@ class PartitionRecovery {
       const segment = this.#segments.at(-1);
       if (segment === undefined || segment.baseOffset < offset) break;
       this.#segments.pop();
-      this.#changed.delete(segment);
+      this.#cut.delete(segment);
       await segment.close();
       for (const ending of SEGMENT_ENDINGS) await this.#options.disk.remove(segment.path + ending);
       this.#isFolderChanged = true;
@@ -495,12 +549,13 @@ class PartitionRecovery {
     } finally {
       segment.file.done();
     }
-    this.#changed.add(segment);
+    this.#cut.add(segment);
   }
 
   async #makeFolder(): Promise<void> {
     const identity = { topicId: this.#topicId, index: this.#index };
     this.#folder = await this.#options.dataDir.createPartition(this.#topic, identity);
+    this.#isFolderMade = true;
   }
 
   async #append(bytes: Buffer, startsSegment: boolean): Promise<void> {
@@ -520,14 +575,16 @@ class PartitionRecovery {
     } finally {
       segment.file.done();
     }
-    this.#changed.add(segment);
     for (let at = 0; at < bytes.length; at += batchSizeBytes(bytes, at)) {
       this.#epochs.assign(batchLeaderEpoch(bytes, at), batchBaseOffset(bytes, at));
     }
     segment.written(bytes, 0, bytes.length);
   }
 
-  /** Syncs what was changed and answers what the next checkpoint says of the partition; undefined if it has nothing. */
+  /**
+   * Syncs cuts and what the journal does not hold, and answers what the next checkpoint says of the partition; undefined if
+   * it has nothing.
+   */
   async finish(): Promise<PartitionState | undefined> {
     if (this.#folder === undefined) {
       if (this.#startOffset === 0) return undefined;
@@ -560,41 +617,29 @@ class PartitionRecovery {
       this.#segments.length = 0;
     }
     if (this.#segments.length === 0) this.#segments.push(this.#newSegment(this.#startOffset));
+    const isJournaled = this.#journaledTo >= this.#endOffset;
     for (const segment of this.#segments) {
-      // Of a segment that was empty the file may not have been made, or not for good.
-      const known = this.#state?.segments.find((state) => state.baseOffset === segment.baseOffset);
-      if (known === undefined || known.writtenBytes === 0) this.#isFolderChanged = true;
-      // Walked but unsynced bytes count as known from now on, so they are synced like those that were changed.
-      const wasKnown = this.#state?.segments.some(
-        (state) => state.baseOffset === segment.baseOffset && state.writtenBytes === segment.writtenBytes,
-      );
-      if (wasKnown && !this.#changed.has(segment)) continue;
+      const known = this.#state?.segments.find(({ baseOffset }) => baseOffset === segment.baseOffset);
+      const isMarked = segment.baseOffset < this.#news.markBase;
+      const from = isMarked ? segment.writtenBytes : Math.max(known?.writtenBytes ?? 0, this.#markOf(segment));
+      const isMore = known === undefined || known.writtenBytes < segment.writtenBytes;
+      if (isJournaled && isMore) this.#syncedBytes.set(segment.baseOffset, Math.min(from, segment.writtenBytes));
+      if ((isJournaled || !isMore) && !this.#cut.has(segment)) continue;
       const file = await segment.file.use('write');
       try {
-        const isMarked = segment.baseOffset < this.#news.markBase;
-        const from = Math.max(known?.writtenBytes ?? 0, this.#markOf(segment));
-        if (!isMarked) await writeAnew(file, from, segment.writtenBytes);
+        if (!isJournaled) await writeAnew(file, from, segment.writtenBytes);
         await file.sync();
       } finally {
         segment.file.done();
       }
-      await segment.saveIndexes(false);
+      if (!isJournaled) this.#isFolderChanged = true;
     }
-    if (this.#isFolderChanged) await this.#options.disk.syncDirectory(this.#path);
-  }
-}
-
-/**
- * Writes what is there once more. A sync that failed leaves pages that read well but count as clean: no later sync brings
- * them to the platter, and the process before this one may have ended because of just that.
- */
-async function writeAnew(file: DiskFile, from: number, to: number): Promise<void> {
-  const window = Buffer.allocUnsafe(Math.max(0, Math.min(WINDOW_BYTES, to - from)));
-  for (let at = from; at < to; ) {
-    const readBytes = await file.read(window.subarray(0, Math.min(window.length, to - at)), at);
-    assert(readBytes > 0, `${file.path} ends at ${at}, ${to} bytes were walked`);
-    await writeAll(file, [window.subarray(0, readBytes)], at);
-    at += readBytes;
+    for (const segment of this.#segments) if (segment.sizeBytes >= SAVED_BYTES_MIN) await segment.saveIndexes(false);
+    if (!this.#isFolderChanged) return;
+    await this.#options.disk.syncDirectory(this.#path);
+    if (isJournaled || this.#folder === undefined) return;
+    if (this.#isFolderMade || this.#state === undefined) await this.#options.dataDir.syncPartition(this.#folder);
+    this.needsFolderSync = true;
   }
 }
 

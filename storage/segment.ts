@@ -70,6 +70,8 @@ export class Segment implements IndexHolder {
   /** Reads under way. Its files go after the last of them. */
   readers = 0;
   isDropped = false;
+  /** False if it is known that there are none: they are not looked for. */
+  hasIndexFiles = true;
   indexIntervalBytes = 4096;
   /** Append-side count for the roll at a full index. */
   bytesSinceEntry = 0;
@@ -209,8 +211,8 @@ export class Segment implements IndexHolder {
 
   async #load(): Promise<Indexes> {
     const { disk } = this.#files;
-    const offsetBytes = Buffer.from((await disk.readFile(`${this.path}.index`)) ?? []);
-    const timeBytes = Buffer.from((await disk.readFile(`${this.path}.timeindex`)) ?? []);
+    const offsetBytes = Buffer.from((this.hasIndexFiles && (await disk.readFile(`${this.path}.index`))) || []);
+    const timeBytes = Buffer.from((this.hasIndexFiles && (await disk.readFile(`${this.path}.timeindex`))) || []);
     let offsets = new OffsetIndex(this.baseOffset, offsetBytes);
     let times = new TimeIndex(this.baseOffset, timeBytes);
     if (!offsets.isPlausible(this.writtenBytes, this.writtenOffset) || !times.isPlausible(this.writtenOffset)) {
@@ -388,6 +390,12 @@ export class Segment implements IndexHolder {
   /** Everything written is synced. */
   noteSynced(): void {
     this.syncedBytes = this.writtenBytes;
+  }
+
+  /** What the listing of its folder says. */
+  noteFiles(names: ReadonlySet<string>): void {
+    const name = offsetFileName(this.baseOffset);
+    this.hasIndexFiles = names.has(`${name}.index`) || names.has(`${name}.timeindex`);
   }
 
   /** Forgets everything at and above `position`, where the batch of `offset` started; the file itself is cut by the caller. */

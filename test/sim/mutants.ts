@@ -173,6 +173,39 @@ export const mutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'journal-reused-early',
+    breaks: 'the journal that a start has read stays until a checkpoint covers it',
+    changes: [
+      {
+        file: 'storage/journal.js',
+        from: 'const lastSequence = before.lastSequences.get(path) ?? -1;',
+        to: 'const lastSequence = -1;',
+      },
+    ],
+  },
+  {
+    name: 'recovered-as-synced',
+    breaks: 'what recovery has left unsynced is synced by the next checkpoint',
+    changes: [
+      {
+        file: 'storage/partition-log.js',
+        from: 'if (unsynced !== undefined) this.#noteUnsynced(unsynced);',
+        to: '',
+      },
+    ],
+  },
+  {
+    name: 'chain-not-continued',
+    breaks: 'the first file of a process goes on where recovery has stopped',
+    changes: [
+      {
+        file: 'storage/journal.js',
+        from: 'this.#continues = options.before.endSequence;',
+        to: 'this.#continues = options.firstSequence;',
+      },
+    ],
+  },
+  {
     name: 'unlink-before-durable',
     breaks: 'files go only after the new start is durable',
     changes: [
