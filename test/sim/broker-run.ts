@@ -303,15 +303,16 @@ class Run {
     const random = this.#random;
     const world = this.#world;
     const wanted = random.pick(PROMISES);
-    let isDead = false;
-    world.onPromise = (what) => {
-      if (what !== wanted || !world.node.isUp) return;
-      world.onPromise = undefined;
-      isDead = true;
-      world.note(`${what}: now`);
-      world.node.die(this.#someDeath());
-    };
-    for (let round = 0; round < 40 && !isDead; round++) await world.sleep(100);
+    const died = new Promise<void>((resolve) => {
+      world.onPromise = (what) => {
+        if (what !== wanted || !world.node.isUp) return;
+        world.onPromise = undefined;
+        world.note(`${what}: now`);
+        world.node.die(this.#someDeath());
+        resolve();
+      };
+    });
+    await Promise.race([died, world.sleep(4000)]);
     world.onPromise = undefined;
     await world.node.up();
     await this.#verifyGroups();

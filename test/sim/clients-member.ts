@@ -52,11 +52,10 @@ export class SimMember {
         continue;
       }
       await this.#poll();
-      if (random.chance(0.1)) await this.#leave();
-      else if (random.chance(0.1)) {
-        // As a process that is paused: its session may end.
-        await this.#world.sleep(random.below(6000));
-      }
+      const dice = random.below(10);
+      if (dice === 0) await this.#leave();
+      // As a process that is paused: its session may end.
+      else if (dice === 1) await this.#world.sleep(random.below(6000));
     }
     if (random.chance(0.5) && this.#client.isConnected) await this.#leave();
     this.#client.close();
@@ -205,7 +204,7 @@ export class SimMember {
 
   /** Whether the coordinator still takes us for a member of this generation; complains if it has no reason not to. */
   #accepted(what: string, errorCode: number, sentMs: number): boolean {
-    const { world } = this;
+    const world = this.#world;
     if (errorCode === 0) {
       this.#acceptedMs = sentMs;
       return true;
@@ -232,10 +231,6 @@ export class SimMember {
       );
     }
     return false;
-  }
-
-  private get world(): World {
-    return this.#world;
   }
 
   async #read(place: Assigned): Promise<boolean> {
