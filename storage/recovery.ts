@@ -300,6 +300,9 @@ class PartitionRecovery {
   get #name(): string {
     return `${this.#topic}-${this.#index}`;
   }
+  get #isNameless(): boolean {
+    return this.#topic === '';
+  }
   get #endOffset(): number {
     return this.#segments.at(-1)?.writtenOffset ?? this.#startOffset;
   }
@@ -483,6 +486,14 @@ class PartitionRecovery {
   /** Skipped if it is there, appended at the end, in place of what differs. */
   async #replay(part: AppendPart, isSynced: boolean): Promise<void> {
     if (this.#isFenced || part.nextOffset <= this.#startOffset) return;
+    if (this.#folder === undefined && this.#isNameless) {
+      assert(!isSynced, `the journal appends to partition ${this.#index} of topic ${this.#topicId} and never named it`);
+      // With `log.flush: written` a power cut may take the record that named it and leave later ones.
+      this.#options.warn(
+        `${this.#topicId}-${this.#index}: dropped from offset ${part.baseOffset} on, since it was only written`,
+      );
+      return;
+    }
     const known = this.#state?.segments.at(-1)?.writtenOffset ?? 0;
     if (part.nextOffset <= known && this.#endOffset >= known) return;
     if (part.baseOffset > this.#endOffset) {
@@ -587,7 +598,7 @@ class PartitionRecovery {
    */
   async finish(): Promise<PartitionState | undefined> {
     if (this.#folder === undefined) {
-      if (this.#startOffset === 0) return undefined;
+      if (this.#startOffset === 0 || this.#isNameless) return undefined;
       // Everything it had is below its start: where it goes on must be known all the same.
       await this.#makeFolder();
     }
