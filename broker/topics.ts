@@ -67,13 +67,23 @@ export const stateLogConfig: LogConfig = {
   maxMessageBytes: 2_147_483_647,
 };
 
+/**
+ * A topic does not come back by itself this soon after it was deleted. Produce requests with the old topic id must have
+ * had their answer before a client learns of a new id: a later batch would be the first of the new log, and the earlier
+ * ones, sent again, out of order for ever.
+ */
+const RECREATE_AFTER_MS = 500;
+
 export class TopicRegistry {
   readonly #engine: Engine;
+  readonly #clock: Clock;
   readonly #random: Random;
   readonly #state = new MetadataState();
   readonly #log: StateLog<MetadataEvent>;
   readonly #topics = new Map<string, OpenTopic>();
   readonly #byId = new Map<string, OpenTopic>();
+  /** Name → when it was deleted, the oldest first; older than `RECREATE_AFTER_MS` they go. */
+  readonly #deleted = new Map<string, number>();
   /** Undefined after a topic came or went. */
   #sorted: OpenTopic[] | undefined;
   #version = 0;
@@ -84,6 +94,7 @@ export class TopicRegistry {
 
   constructor(parts: { engine: Engine; clock: Clock; random: Random; options: Options }) {
     this.#engine = parts.engine;
+    this.#clock = parts.clock;
     this.#random = parts.random;
     this.dynamicOptions = new DynamicOptions(parts.options);
     const partition = parts.engine.openPartition({
@@ -188,8 +199,10 @@ export class TopicRegistry {
     return this.#create({ ...topic, isInternal: false });
   }
 
-  /** What a client's first use of an unknown topic does. Throws as `create`. */
+  /** What a client's first use of an unknown topic does. Throws as `create`, UNKNOWN_TOPIC_OR_PARTITION just after it was deleted. */
   autoCreate(name: string): Topic {
+    this.#forgetDeleted();
+    if (this.#deleted.has(name)) throw new MillraceError('UNKNOWN_TOPIC_OR_PARTITION');
     return this.create({
       name,
       partitionCount: this.dynamicOptions.options['num.partitions'],
@@ -218,7 +231,18 @@ export class TopicRegistry {
     this.#topics.delete(topic.name);
     this.#byId.delete(topic.id);
     this.#sorted = undefined;
+    this.#forgetDeleted();
+    this.#deleted.delete(topic.name);
+    this.#deleted.set(topic.name, this.#clock.monotonic());
     this.#version++;
+  }
+
+  #forgetDeleted(): void {
+    const before = this.#clock.monotonic() - RECREATE_AFTER_MS;
+    for (const [name, deletedMs] of this.#deleted) {
+      if (deletedMs > before) return;
+      this.#deleted.delete(name);
+    }
   }
 
   /** Raises the number of partitions to `partitionCount`. POLICY_VIOLATION when there is no room. */

@@ -138,6 +138,24 @@ test('a topic is not created when request, option, permission, name or room forb
   t.is(askMetadata(open, { topics: named('x') }, { version: 9, denied: ['CREATE CLUSTER'] }).topics[0].errorCode, 0);
 });
 
+test('a topic does not come back by itself while clients may still have the id of the one that was deleted', async (t) => {
+  const broker = await withTopics();
+  const ask = (): number => askMetadata(broker, { topics: named('orders') }, { version: 12 }).topics[0].errorCode;
+  const orders = broker.topics.get('orders');
+  t.truthy(orders);
+  if (orders) broker.topics.delete(orders);
+  t.is(ask(), UNKNOWN_TOPIC);
+  broker.clock.advance(400);
+  t.is(ask(), UNKNOWN_TOPIC);
+  broker.clock.advance(100);
+  t.is(ask(), 0);
+  const again = broker.topics.get('orders');
+  if (again) broker.topics.delete(again);
+  // Who asks for it in so many words gets it.
+  broker.topics.create({ name: 'orders', partitionCount: 1, overrides: none });
+  t.is(ask(), 0);
+});
+
 test('topics that may not be described are not listed, and named ones are refused without an id', async (t) => {
   const broker = await withTopics();
   const options = { version: 12, denied: ['DESCRIBE TOPIC orders'] };
