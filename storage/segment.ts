@@ -377,7 +377,8 @@ export class Segment implements IndexHolder {
   async #retire(): Promise<void> {
     await this.#close();
     const { disk } = this.#files;
-    for (const ending of SEGMENT_ENDINGS) {
+    // The log file last: whoever looks after a kill finds no index without its log.
+    for (const ending of [...SEGMENT_ENDINGS].reverse()) {
       const path = this.path + ending;
       if ((await disk.stat(path)) !== undefined) await disk.rename(path, path + DELETED_SUFFIX);
     }
