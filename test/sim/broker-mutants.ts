@@ -110,10 +110,12 @@ export const brokerMutants: readonly Mutant[] = [
     ],
   },
   {
-    name: 'frame-not-kept',
+    name: 'batches-not-kept',
     breaks: 'bytes of the shared read buffer are not used after the call',
     isBroker: true,
-    changes: [{ file: 'broker/kafka/connection.js', from: ': Buffer.from(bytes);', to: ': bytes;' }],
+    changes: [
+      { file: 'broker/kafka/produce.js', from: 'data.records = Buffer.from(data.records);', to: 'void data.records;' },
+    ],
   },
   {
     name: 'waiters-not-withdrawn',
