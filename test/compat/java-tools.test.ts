@@ -459,12 +459,12 @@ define('a batch that is too large for the topic is split by the producer and sen
 define('offsets out of range are reset as auto.offset.reset says', async (t) => {
   const name = named('reset');
   await tool('produce', `--topic ${name}`, 'one\ntwo\nthree\n');
-  const at = `--topic ${name} --partition 0 --offset 1000 --max-messages 1 --timeout-ms 3000`;
-  const reset = async (policy: string, words = at): Promise<ToolResult> =>
+  const at = `--topic ${name} --partition 0 --offset 1000 --max-messages 1`;
+  const reset = async (policy: string, words: string): Promise<ToolResult> =>
     tool('consume', `${words} --command-property auto.offset.reset=${policy}`);
-  t.is((await reset('earliest')).out, 'one\n');
-  t.is((await reset('latest')).out, '');
-  t.regex((await reset('none')).err, /OffsetOutOfRangeException/);
+  t.is((await reset('earliest', `${at} --timeout-ms 10000`)).out, 'one\n');
+  t.is((await reset('latest', `${at} --timeout-ms 2000`)).out, '');
+  t.regex((await reset('none', `${at} --timeout-ms 10000`)).err, /OffsetOutOfRangeException/);
   const group = `--topic ${name} --group ${name} --max-messages 1 --timeout-ms 5000`;
   t.is((await reset('by_duration:PT1H', group)).out, 'one\n');
 });
