@@ -153,10 +153,4 @@ export const brokerMutants: readonly Mutant[] = [
       },
     ],
   },
-  {
-    name: 'leave-not-waited-for',
-    breaks: 'expired members are removed by their session timeout',
-    isBroker: true,
-    changes: [{ file: 'broker/group.js', from: 'if (member.deadlineMs > nowMs) continue;', to: 'continue;' }],
-  },
 ];

@@ -69,6 +69,8 @@ export class SimProducer {
   async run(): Promise<void> {
     const { random } = this.#client;
     while (!this.#isDone && (!this.#world.isEnding || this.#pending.length > 0)) {
+      // As a process that is started anew: it gets another id and begins at 0.
+      if (this.#pending.length === 0 && random.chance(0.03)) this.#forget();
       await this.#ready();
       const room = this.#world.isEnding ? 0 : random.between(1, IN_FLIGHT_MAX) - this.#pending.length;
       for (let count = 0; count < room; count++) this.#pending.push(this.#newRequest());
@@ -76,6 +78,12 @@ export class SimProducer {
       await this.#world.sleep(random.below(this.#plan.thinkMsMax));
     }
     this.#client.close();
+  }
+
+  #forget(): void {
+    if (this.#plan.kind === 'plain') return;
+    this.#identity = undefined;
+    for (const lane of this.#lanes) lane.era = this.#world.log.era(this.#plan.topic, lane.partition, true);
   }
 
   /** A connection, and for idempotent producers an id. */
