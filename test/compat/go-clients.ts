@@ -9,7 +9,7 @@ const env = { ...process.env, GOFLAGS: '-mod=mod -buildvcs=false' };
 
 export function hasGoClients(): boolean {
   if (!isInstalled('go', 'version')) return false;
-  return spawnSync('go', ['mod', 'download'], { cwd, env, stdio: 'ignore', timeout: 100_000 }).status === 0;
+  return spawnSync('go', ['mod', 'download'], { cwd, env, stdio: 'ignore', timeout: 60_000 }).status === 0;
 }
 
 /** Builds the program into the folder and answers its path. */

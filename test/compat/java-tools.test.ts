@@ -566,6 +566,23 @@ if (isFull) {
     t.is((await tool('topics', `--delete --topic ${name}`)).code, 0);
   });
 
+  define('a topic that is deleted under a producer and a consumer comes back, and they go on', async (t) => {
+    for (let round = 0; round < 8; round++) {
+      const name = named(`again-${round}`);
+      await tool('topics', `--create --topic ${name}`);
+      const words = `--topic ${name} --num-records 40000 --record-size 100 --throughput 15000`;
+      const producer = await startTool('ProducerPerformance', words);
+      const consumer = await startTool(
+        'VerifiableConsumer',
+        `--topic ${name} --group-id ${name} --reset-policy earliest`,
+      );
+      await consumer.prints(/records_consumed/);
+      t.is((await tool('topics', `--delete --topic ${name}`)).code, 0);
+      t.regex((await producer.result).out, /^40000 records sent/m);
+      await consumer.stop();
+    }
+  });
+
   define('a hundred thousand records with each codec arrive once each', async (t) => {
     for (const codec of ['none', 'gzip', 'snappy', 'lz4', 'zstd']) {
       const name = named(`load-${codec}`);
