@@ -134,6 +134,7 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
     await inParallel(touched.values(), (recovery) => recovery.flush());
   }
 
+  const pieces = new Map(checkpoint.partitions.map((state, index) => [state, checkpoint.pieces[index]]));
   const unsynced = new Map<string, Unsynced>();
   await inParallel(touched, async ([key, recovery]) => {
     await recovery.flush();
@@ -150,7 +151,9 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
     partitions: [...states].map(([key, state]) => {
       const news = unsynced.get(key);
       if (news !== undefined) return { state, unsynced: news };
-      return { state, piece: checkpoint.pieces[checkpoint.partitions.indexOf(state)] };
+      const piece = pieces.get(state);
+      assert(piece !== undefined);
+      return { state, piece };
     }),
     sequence,
     pieces: checkpoint.pieces,
@@ -229,8 +232,8 @@ async function inParallel<T>(items: Iterable<T>, task: (item: T) => Promise<void
 const PENDING_BYTES_MAX = 8 * 1024 * 1024;
 const PENDING_PARTITION_BYTES_MAX = 1024 * 1024;
 
-/** `Segment.saveIndexes` would not save less. */
-const SAVED_BYTES_MIN = 1024 * 1024;
+/** A segment below this does without indexes here: `saveIndexes` would not save them, and their first use finds them. */
+const SMALL_BYTES = 1024 * 1024;
 
 type AppendPart = Extract<ReadPart, { kind: 'append' }>;
 
@@ -394,7 +397,8 @@ class PartitionRecovery {
         return false;
       }
       if (sizeBytes === segment.writtenBytes) return true;
-      await segment.loadIndexes();
+      if (sizeBytes < SMALL_BYTES && !segment.hasIndexFiles) segment.isUnindexed = true;
+      else await segment.loadIndexes();
       let window = Buffer.allocUnsafe(Math.min(WINDOW_BYTES, sizeBytes - segment.writtenBytes));
       for (;;) {
         const at = segment.writtenBytes;
@@ -579,7 +583,8 @@ class PartitionRecovery {
       this.#segments.push(segment);
     }
     assert(segment.writtenOffset === baseOffset);
-    await segment.loadIndexes();
+    if (segment.writtenBytes >= SMALL_BYTES || segment.hasIndexFiles) await segment.loadIndexes();
+    else segment.isUnindexed = true;
     const file = await segment.file.use('write');
     try {
       await writeAll(file, [bytes], segment.writtenBytes);
@@ -645,7 +650,7 @@ class PartitionRecovery {
       }
       if (!isJournaled) this.#isFolderChanged = true;
     }
-    for (const segment of this.#segments) if (segment.sizeBytes >= SAVED_BYTES_MIN) await segment.saveIndexes(false);
+    for (const segment of this.#segments) if (segment.sizeBytes >= SMALL_BYTES) await segment.saveIndexes(false);
     if (!this.#isFolderChanged) return;
     await this.#options.disk.syncDirectory(this.#path);
     if (isJournaled || this.#folder === undefined) return;

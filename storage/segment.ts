@@ -70,6 +70,8 @@ export class Segment implements IndexHolder {
   /** Reads under way. Its files go after the last of them. */
   readers = 0;
   isDropped = false;
+  /** Written while its indexes are not in memory; they are made from the file when they are asked for. */
+  isUnindexed = false;
   /** False if it is known that there are none: they are not looked for. */
   hasIndexFiles = true;
   indexIntervalBytes = 4096;
@@ -167,7 +169,7 @@ export class Segment implements IndexHolder {
   written(bytes: Buffer, position: number, sizeBytes: number): void {
     const end = position + sizeBytes;
     const indexes = this.#indexes;
-    assert(indexes !== undefined, 'a segment that is written has its indexes in memory');
+    assert(indexes !== undefined || this.isUnindexed, 'a segment that is written has its indexes in memory');
     for (let at = position; at < end; ) {
       const batchBytes = batchSizeBytes(bytes, at);
       this.#note(indexes, bytes, at, batchBytes);
@@ -179,7 +181,7 @@ export class Segment implements IndexHolder {
     if (this.endOffset < this.writtenOffset) this.endOffset = this.writtenOffset;
   }
 
-  #note(indexes: Indexes, bytes: Buffer, at: number, batchBytes: number): void {
+  #note(indexes: Indexes | undefined, bytes: Buffer, at: number, batchBytes: number): void {
     const lastOffset = batchLastOffset(bytes, at);
     const timestamp = batchMaxTimestamp(bytes, at);
     if (this.writtenBytes === 0) this.firstTimestamp = timestamp;
@@ -188,7 +190,7 @@ export class Segment implements IndexHolder {
       this.largestTimestampOffset = lastOffset;
     }
     if (batchBytes > this.batchBytesMax) this.batchBytesMax = batchBytes;
-    if (this.#bytesSinceIndex > this.indexIntervalBytes) {
+    if (indexes !== undefined && this.#bytesSinceIndex > this.indexIntervalBytes) {
       indexes.offsets.add(lastOffset, this.writtenBytes);
       indexes.times.add(this.largestTimestamp, this.largestTimestampOffset);
       this.#bytesSinceIndex = 0;
