@@ -9,7 +9,8 @@ import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 
-const TOOL_MS_MAX = 60_000;
+/** Longer than the 60 s after which Kafka's clients give up, so that their own words are seen. */
+const TOOL_MS_MAX = 75_000;
 
 export interface ToolResult {
   code: number;
@@ -20,6 +21,8 @@ export interface ToolResult {
 /** A tool that goes on until it is stopped or has done its work. */
 export interface RunningTool {
   readonly result: Promise<ToolResult>;
+  /** The last of what it has said so far. */
+  text(): string;
   /** Resolves once standard output so far fits the pattern. */
   prints(pattern: RegExp): Promise<string>;
   /** What Ctrl-C does: runs the shutdown hooks. */
@@ -98,10 +101,10 @@ export class JavaTools {
 
   /** Runs a class to its end. A bare name means `org.apache.kafka.tools.NAME`. */
   async run(className: string, args: readonly string[], input: string | Buffer = ''): Promise<ToolResult> {
-    const { result } = await this.start(className, args, input);
+    const { result, text } = await this.start(className, args, input);
     let timer: NodeJS.Timeout | undefined;
     const limit = new Promise<never>((_, reject) => {
-      const late = (): void => reject(new Error(`${className} ${args.join(' ')} did not end`));
+      const late = (): void => reject(new Error(`${className} ${args.join(' ')} did not end:\n${text()}`));
       timer = setTimeout(late, TOOL_MS_MAX);
     });
     return Promise.race([result, limit]).finally(() => clearTimeout(timer));
@@ -130,6 +133,7 @@ export class JavaTools {
     this.#child.stdin?.write(`${['run', id, full, base64(input), ...args.map(base64)].join('\t')}\n`);
     return {
       result,
+      text: () => `${task.out}\n${task.err}`.slice(-4000),
       prints: async (pattern) =>
         Promise.race([
           new Promise<string>((resolve) => {
