@@ -39,8 +39,9 @@ interface Claim {
   hasFlock: boolean;
 }
 
-/** Looks at the claims this many times (about 0.1 ms each) while another process decides. */
-const LOOKS_MAX = 2000;
+/** Looks at the claims this many times, so far apart, while another process decides, however busy the machine is. */
+const LOOKS_MAX = 1000;
+const LOOK_INTERVAL_MS = 5;
 
 const isNodeError = (error: unknown): error is NodeJS.ErrnoException => error instanceof Error && 'code' in error;
 
@@ -127,12 +128,18 @@ function claim(folder: string, kind: LockKind, hasFlock: boolean): string {
       }
       const mustYield = conflict.claim.state === 'held' || name > conflict.name;
       if (mustYield) throw lockedError(folder, kind, conflict.claim.pid, conflict.claim, conflict.path);
+      pause(LOOK_INTERVAL_MS);
     }
     throw lockedError(folder, kind, undefined);
   } catch (error) {
     fs.rmSync(path, { force: true });
     throw error;
   }
+}
+
+/** Blocks the thread: a start has nothing else to do, and the clock of the broker is not for this. */
+function pause(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
 function createClaim(folder: string, own: Claim): string {
