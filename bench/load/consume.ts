@@ -11,10 +11,10 @@ import { shapeText } from './produce.ts';
 import { withWire } from './wire.ts';
 
 const CASES = [
-  { recordBytes: 100, partitions: 1, records: 6_000_000 },
-  { recordBytes: 100, partitions: 6, records: 6_000_000 },
-  { recordBytes: 1000, partitions: 1, records: 1_000_000 },
-  { recordBytes: 1000, partitions: 6, records: 1_000_000 },
+  { recordBytes: 100, partitions: 1, records: 4_000_000 },
+  { recordBytes: 100, partitions: 6, records: 4_000_000 },
+  { recordBytes: 1000, partitions: 1, records: 800_000 },
+  { recordBytes: 1000, partitions: 6, records: 800_000 },
 ];
 const TAIL_CACHE_BYTES = 2 * 1024 ** 3;
 
