@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
-import { nowUs, sleep } from './machine.ts';
+import { nowUs } from './machine.ts';
 
 export interface Target {
   /** As the results name it: `kafka`, `kafka fsync`, `millrace synced`, `millrace written`. */
@@ -100,10 +100,9 @@ export async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<
   if (child.exitCode !== null || child.signalCode !== null) return;
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   child.kill(signal);
-  const isEnded = await Promise.race([exited.then(() => true), sleep(STOP_MS_MAX).then(() => false)]);
-  if (isEnded) return;
-  child.kill('SIGKILL');
+  const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS_MAX);
   await exited;
+  clearTimeout(timer);
 }
 
 /** A port of loopback that was free a moment ago. */
