@@ -20,7 +20,7 @@ test('a journal file of another format is not passed over', async (t) => {
   const file = await after.open('data/journal/journal-00', 'write');
   await file.read(header, 0);
   header.writeUInt16BE(2, 4);
-  header.writeUInt32BE(crc32c(header, 0, 24), 24);
+  header.writeUInt32BE(crc32c(header, 0, 32), 32);
   await file.write([header], 0);
   await file.close();
   await t.throwsAsync(clock.settle(openLogEngine({ ...world, disk: after })), { code: 'DATA_DIR_FORMAT' });
