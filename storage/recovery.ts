@@ -68,7 +68,9 @@ export interface Recovered {
 
 /** What the journal says of one partition, beside its appends. */
 interface JournalNews {
+  /** If the journal opens it. */
   topic: string | undefined;
+  isAppended: boolean;
   startOffset: number;
   isDeleted: boolean;
   markBase: number;
@@ -115,7 +117,7 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
   const touched = new Map<string, PartitionRecovery>();
   for (const [key, item] of news) {
     const state = states.get(key);
-    if (item.isDeleted) continue;
+    if (!isThere(item, state)) continue;
     touched.set(key, new PartitionRecovery(options, files, key, item, state, folders.get(key)));
   }
   await inParallel(touched.values(), (recovery) => recovery.scan());
@@ -166,11 +168,12 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
 function notePart(news: Map<string, JournalNews>, part: ReadPart): void {
   let item = news.get(part.key);
   if (item === undefined) {
-    item = { topic: undefined, startOffset: 0, isDeleted: false, markBase: 0, markBytes: 0 };
+    item = { topic: undefined, isAppended: false, startOffset: 0, isDeleted: false, markBase: 0, markBytes: 0 };
     news.set(part.key, item);
   }
   switch (part.kind) {
     case 'append':
+      item.isAppended = true;
       return;
     case 'start':
       item.startOffset = Math.max(item.startOffset, part.offset);
@@ -189,9 +192,18 @@ function notePart(news: Map<string, JournalNews>, part: ReadPart): void {
 }
 
 /**
+ * Whether a partition that the journal names is there. One that neither the checkpoint nor the journal opens was deleted
+ * before the checkpoint: nothing is appended after that, but a mark may have come later, and its files may not be gone.
+ */
+function isThere(item: JournalNews, state: PartitionState | undefined): boolean {
+  if (item.isDeleted) return false;
+  return state !== undefined || item.topic !== undefined || item.isAppended;
+}
+
+/**
  * Folders that the checkpoint does not know: by partition key those of partitions that the journal names. Others were made
- * for what was never acknowledged, or belong to deleted partitions, and go; with `log.flush: written` the journal may have lost their mention, so they are
- * set aside.
+ * for what was never acknowledged, or belong to deleted partitions, and go; with `log.flush: written` the journal may have
+ * lost their mention, so they are set aside.
  */
 async function identifyFolders(
   options: RecoveryOptions,
@@ -209,7 +221,7 @@ async function identifyFolders(
     const key = identity && keyText(partitionKey(identity.topicId, identity.index));
     const item = key === undefined ? undefined : news.get(key);
     const isMissed = key !== undefined && item !== undefined && !states.has(key) && !found.has(key);
-    if (isMissed && !item.isDeleted) found.set(key, folder);
+    if (isMissed && isThere(item, undefined)) found.set(key, folder);
     else if (item?.isDeleted === true || (isSynced && (identity !== undefined || (await dataDir.isAnonymous(folder)))))
       await dataDir.remove(await dataDir.retire(folder));
     else warn(`${folder} is set aside as ${await dataDir.setAside(folder)}: the journal does not know it`);

@@ -151,3 +151,40 @@ test('with log.flush=written too, positions are called back in their order', asy
   t.is(new Set(called).size, 5);
   await clock.settle(engine.close());
 });
+
+test('a mark that comes after its partition was deleted does not bring it back', async (t) => {
+  const at = world();
+  const { clock, disk, sim } = at;
+  const engine = await clock.settle(openLogEngine(at));
+  const [gone, other] = [openLog(engine, 1), openLog(engine, 2)];
+  const append = async (log: typeof gone, sizeBytes: number): Promise<void> => {
+    log.append(valueBatch('value', sizeBytes), waited);
+    await clock.settle(whenDurable(engine));
+  };
+  // The next marks are due in a while.
+  await append(other, 100_000);
+  await clock.advance(60);
+  await append(other, 100);
+  // Written directly: the next marks will name it.
+  await append(gone, 100_000);
+  const gate = disk.hold('rename', '-delete');
+  const { position } = engine.commit([{ kind: 'delete', partition: gone }], 'waited');
+  await clock.settle(whenDurable(engine, position));
+  await clock.settle(gate.arrived);
+  await clock.settle(engine.checkpoint(false));
+  await clock.advance(60);
+  await append(other, 100);
+  const image = sim.image().afterPowerCut(new SimRandom(2), { unsynced: 'kept', names: 'lost' });
+  gate.open();
+  await clock.settle(engine.close());
+
+  const after = new SimDisk({ image });
+  const again = await clock.settle(openLogEngine({ ...at, disk: after }));
+  t.is(openLog(again, 1).endOffset, 0, at.warnings.join());
+  t.is(openLog(again, 2).endOffset, 3);
+  t.deepEqual(
+    (await after.list('data')).filter((name) => name.startsWith('topic-1')),
+    [],
+  );
+  await clock.settle(again.close());
+});
