@@ -6947,3 +6947,2021 @@ export function writeConsumerGroupRegularExpressionValue(writer: Writer, value: 
   writer.int64(value.timestamp);
   writer.uvarint(0);
 }
+
+export interface ShareGroupHeartbeatRequest {
+  groupId: string;
+  memberId: string;
+  memberEpoch: number;
+  rackId: string | null;
+  subscribedTopicNames: string[] | null;
+}
+
+export interface ShareGroupHeartbeatRequestInit {
+  readonly groupId: string;
+  readonly memberId: string;
+  readonly memberEpoch: number;
+  readonly rackId?: string | null | undefined;
+  readonly subscribedTopicNames?: readonly string[] | null | undefined;
+}
+
+export function readShareGroupHeartbeatRequest(reader: Reader, version: number): ShareGroupHeartbeatRequest {
+  if (!(version >= 1 && version <= 1)) throw unreadableVersion('ShareGroupHeartbeatRequest', version);
+  const groupId = reader.compactString();
+  const memberId = reader.compactString();
+  const memberEpoch = reader.int32();
+  const rackId = reader.compactNullableString();
+  const subscribedTopicNamesLength = readNullableLength(reader, true);
+  const subscribedTopicNames: string[] | null = subscribedTopicNamesLength < 0 ? null : [];
+  for (let i = 0; i < subscribedTopicNamesLength; i++) subscribedTopicNames?.push(reader.compactString());
+  skipTags(reader);
+  return { groupId, memberId, memberEpoch, rackId, subscribedTopicNames };
+}
+
+export function writeShareGroupHeartbeatRequest(writer: Writer, value: ShareGroupHeartbeatRequestInit, version: number): void {
+  if (!(version >= 1 && version <= 1)) throw unwritableVersion('ShareGroupHeartbeatRequest', version);
+  writer.compactString(value.groupId);
+  writer.compactString(value.memberId);
+  writer.int32(value.memberEpoch);
+  writer.compactNullableString(value.rackId ?? null);
+  const subscribedTopicNames = value.subscribedTopicNames ?? null;
+  writeLength(writer, subscribedTopicNames === null ? -1 : subscribedTopicNames.length, true);
+  for (const element of subscribedTopicNames ?? []) writer.compactString(element);
+  writer.uvarint(0);
+}
+
+export interface ShareGroupHeartbeatResponse {
+  throttleTimeMs: number;
+  errorCode: number;
+  errorMessage: string | null;
+  memberId: string | null;
+  memberEpoch: number;
+  heartbeatIntervalMs: number;
+  assignment: ShareGroupHeartbeatResponseAssignment | null;
+}
+
+export interface ShareGroupHeartbeatResponseInit {
+  readonly throttleTimeMs: number;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+  readonly memberId?: string | null | undefined;
+  readonly memberEpoch: number;
+  readonly heartbeatIntervalMs: number;
+  readonly assignment?: ShareGroupHeartbeatResponseAssignmentInit | null | undefined;
+}
+
+export interface ShareGroupHeartbeatResponseAssignment {
+  topicPartitions: ShareGroupHeartbeatResponseTopicPartitions[];
+}
+
+export interface ShareGroupHeartbeatResponseAssignmentInit {
+  readonly topicPartitions: readonly ShareGroupHeartbeatResponseTopicPartitionsInit[];
+}
+
+export interface ShareGroupHeartbeatResponseTopicPartitions {
+  topicId: string;
+  partitions: number[];
+}
+
+export interface ShareGroupHeartbeatResponseTopicPartitionsInit {
+  readonly topicId: string;
+  readonly partitions: readonly number[];
+}
+
+export function readShareGroupHeartbeatResponse(reader: Reader, version: number): ShareGroupHeartbeatResponse {
+  if (!(version >= 1 && version <= 1)) throw unreadableVersion('ShareGroupHeartbeatResponse', version);
+  const throttleTimeMs = reader.int32();
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  const memberId = reader.compactNullableString();
+  const memberEpoch = reader.int32();
+  const heartbeatIntervalMs = reader.int32();
+  const assignment = (reader.int8() < 0 ? null : readShareGroupHeartbeatResponseAssignment(reader, version));
+  skipTags(reader);
+  return { throttleTimeMs, errorCode, errorMessage, memberId, memberEpoch, heartbeatIntervalMs, assignment };
+}
+
+export function writeShareGroupHeartbeatResponse(writer: Writer, value: ShareGroupHeartbeatResponseInit, version: number): void {
+  if (!(version >= 1 && version <= 1)) throw unwritableVersion('ShareGroupHeartbeatResponse', version);
+  writer.int32(value.throttleTimeMs);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writer.compactNullableString(value.memberId ?? null);
+  writer.int32(value.memberEpoch);
+  writer.int32(value.heartbeatIntervalMs);
+  const assignment = value.assignment ?? null;
+  writer.int8(assignment === null ? -1 : 1);
+  if (assignment !== null) writeShareGroupHeartbeatResponseAssignment(writer, assignment, version);
+  writer.uvarint(0);
+}
+
+function readShareGroupHeartbeatResponseAssignment(reader: Reader, version: number): ShareGroupHeartbeatResponseAssignment {
+  const topicPartitionsLength = readLength(reader, true);
+  const topicPartitions: ShareGroupHeartbeatResponseTopicPartitions[] = [];
+  for (let i = 0; i < topicPartitionsLength; i++) topicPartitions.push(readShareGroupHeartbeatResponseTopicPartitions(reader, version));
+  skipTags(reader);
+  return { topicPartitions };
+}
+
+function writeShareGroupHeartbeatResponseAssignment(writer: Writer, value: ShareGroupHeartbeatResponseAssignmentInit, version: number): void {
+  writeLength(writer, value.topicPartitions.length, true);
+  for (const element of value.topicPartitions) writeShareGroupHeartbeatResponseTopicPartitions(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareGroupHeartbeatResponseTopicPartitions(reader: Reader, _version: number): ShareGroupHeartbeatResponseTopicPartitions {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeShareGroupHeartbeatResponseTopicPartitions(writer: Writer, value: ShareGroupHeartbeatResponseTopicPartitionsInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+export interface ShareGroupDescribeRequest {
+  groupIds: string[];
+  includeAuthorizedOperations: boolean;
+}
+
+export interface ShareGroupDescribeRequestInit {
+  readonly groupIds: readonly string[];
+  readonly includeAuthorizedOperations: boolean;
+}
+
+export function readShareGroupDescribeRequest(reader: Reader, version: number): ShareGroupDescribeRequest {
+  if (!(version >= 1 && version <= 1)) throw unreadableVersion('ShareGroupDescribeRequest', version);
+  const groupIdsLength = readLength(reader, true);
+  const groupIds: string[] = [];
+  for (let i = 0; i < groupIdsLength; i++) groupIds.push(reader.compactString());
+  const includeAuthorizedOperations = reader.bool();
+  skipTags(reader);
+  return { groupIds, includeAuthorizedOperations };
+}
+
+export function writeShareGroupDescribeRequest(writer: Writer, value: ShareGroupDescribeRequestInit, version: number): void {
+  if (!(version >= 1 && version <= 1)) throw unwritableVersion('ShareGroupDescribeRequest', version);
+  writeLength(writer, value.groupIds.length, true);
+  for (const element of value.groupIds) writer.compactString(element);
+  writer.bool(value.includeAuthorizedOperations);
+  writer.uvarint(0);
+}
+
+export interface ShareGroupDescribeResponse {
+  throttleTimeMs: number;
+  groups: ShareGroupDescribeResponseDescribedGroup[];
+}
+
+export interface ShareGroupDescribeResponseInit {
+  readonly throttleTimeMs: number;
+  readonly groups: readonly ShareGroupDescribeResponseDescribedGroupInit[];
+}
+
+export interface ShareGroupDescribeResponseDescribedGroup {
+  errorCode: number;
+  errorMessage: string | null;
+  groupId: string;
+  groupState: string;
+  groupEpoch: number;
+  assignmentEpoch: number;
+  assignorName: string;
+  members: ShareGroupDescribeResponseMember[];
+  authorizedOperations: number;
+}
+
+export interface ShareGroupDescribeResponseDescribedGroupInit {
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+  readonly groupId: string;
+  readonly groupState: string;
+  readonly groupEpoch: number;
+  readonly assignmentEpoch: number;
+  readonly assignorName: string;
+  readonly members: readonly ShareGroupDescribeResponseMemberInit[];
+  readonly authorizedOperations?: number | undefined;
+}
+
+export interface ShareGroupDescribeResponseMember {
+  memberId: string;
+  rackId: string | null;
+  memberEpoch: number;
+  clientId: string;
+  clientHost: string;
+  subscribedTopicNames: string[];
+  assignment: ShareGroupDescribeResponseAssignment;
+}
+
+export interface ShareGroupDescribeResponseMemberInit {
+  readonly memberId: string;
+  readonly rackId?: string | null | undefined;
+  readonly memberEpoch: number;
+  readonly clientId: string;
+  readonly clientHost: string;
+  readonly subscribedTopicNames: readonly string[];
+  readonly assignment: ShareGroupDescribeResponseAssignmentInit;
+}
+
+export interface ShareGroupDescribeResponseAssignment {
+  topicPartitions: ShareGroupDescribeResponseTopicPartitions[];
+}
+
+export interface ShareGroupDescribeResponseAssignmentInit {
+  readonly topicPartitions: readonly ShareGroupDescribeResponseTopicPartitionsInit[];
+}
+
+export interface ShareGroupDescribeResponseTopicPartitions {
+  topicId: string;
+  topicName: string;
+  partitions: number[];
+}
+
+export interface ShareGroupDescribeResponseTopicPartitionsInit {
+  readonly topicId: string;
+  readonly topicName: string;
+  readonly partitions: readonly number[];
+}
+
+export function readShareGroupDescribeResponse(reader: Reader, version: number): ShareGroupDescribeResponse {
+  if (!(version >= 1 && version <= 1)) throw unreadableVersion('ShareGroupDescribeResponse', version);
+  const throttleTimeMs = reader.int32();
+  const groupsLength = readLength(reader, true);
+  const groups: ShareGroupDescribeResponseDescribedGroup[] = [];
+  for (let i = 0; i < groupsLength; i++) groups.push(readShareGroupDescribeResponseDescribedGroup(reader, version));
+  skipTags(reader);
+  return { throttleTimeMs, groups };
+}
+
+export function writeShareGroupDescribeResponse(writer: Writer, value: ShareGroupDescribeResponseInit, version: number): void {
+  if (!(version >= 1 && version <= 1)) throw unwritableVersion('ShareGroupDescribeResponse', version);
+  writer.int32(value.throttleTimeMs);
+  writeLength(writer, value.groups.length, true);
+  for (const element of value.groups) writeShareGroupDescribeResponseDescribedGroup(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareGroupDescribeResponseDescribedGroup(reader: Reader, version: number): ShareGroupDescribeResponseDescribedGroup {
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  const groupId = reader.compactString();
+  const groupState = reader.compactString();
+  const groupEpoch = reader.int32();
+  const assignmentEpoch = reader.int32();
+  const assignorName = reader.compactString();
+  const membersLength = readLength(reader, true);
+  const members: ShareGroupDescribeResponseMember[] = [];
+  for (let i = 0; i < membersLength; i++) members.push(readShareGroupDescribeResponseMember(reader, version));
+  const authorizedOperations = reader.int32();
+  skipTags(reader);
+  return { errorCode, errorMessage, groupId, groupState, groupEpoch, assignmentEpoch, assignorName, members, authorizedOperations };
+}
+
+function writeShareGroupDescribeResponseDescribedGroup(writer: Writer, value: ShareGroupDescribeResponseDescribedGroupInit, version: number): void {
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writer.compactString(value.groupId);
+  writer.compactString(value.groupState);
+  writer.int32(value.groupEpoch);
+  writer.int32(value.assignmentEpoch);
+  writer.compactString(value.assignorName);
+  writeLength(writer, value.members.length, true);
+  for (const element of value.members) writeShareGroupDescribeResponseMember(writer, element, version);
+  writer.int32(value.authorizedOperations ?? -2147483648);
+  writer.uvarint(0);
+}
+
+function readShareGroupDescribeResponseMember(reader: Reader, version: number): ShareGroupDescribeResponseMember {
+  const memberId = reader.compactString();
+  const rackId = reader.compactNullableString();
+  const memberEpoch = reader.int32();
+  const clientId = reader.compactString();
+  const clientHost = reader.compactString();
+  const subscribedTopicNamesLength = readLength(reader, true);
+  const subscribedTopicNames: string[] = [];
+  for (let i = 0; i < subscribedTopicNamesLength; i++) subscribedTopicNames.push(reader.compactString());
+  const assignment = readShareGroupDescribeResponseAssignment(reader, version);
+  skipTags(reader);
+  return { memberId, rackId, memberEpoch, clientId, clientHost, subscribedTopicNames, assignment };
+}
+
+function writeShareGroupDescribeResponseMember(writer: Writer, value: ShareGroupDescribeResponseMemberInit, version: number): void {
+  writer.compactString(value.memberId);
+  writer.compactNullableString(value.rackId ?? null);
+  writer.int32(value.memberEpoch);
+  writer.compactString(value.clientId);
+  writer.compactString(value.clientHost);
+  writeLength(writer, value.subscribedTopicNames.length, true);
+  for (const element of value.subscribedTopicNames) writer.compactString(element);
+  writeShareGroupDescribeResponseAssignment(writer, value.assignment, version);
+  writer.uvarint(0);
+}
+
+function readShareGroupDescribeResponseAssignment(reader: Reader, version: number): ShareGroupDescribeResponseAssignment {
+  const topicPartitionsLength = readLength(reader, true);
+  const topicPartitions: ShareGroupDescribeResponseTopicPartitions[] = [];
+  for (let i = 0; i < topicPartitionsLength; i++) topicPartitions.push(readShareGroupDescribeResponseTopicPartitions(reader, version));
+  skipTags(reader);
+  return { topicPartitions };
+}
+
+function writeShareGroupDescribeResponseAssignment(writer: Writer, value: ShareGroupDescribeResponseAssignmentInit, version: number): void {
+  writeLength(writer, value.topicPartitions.length, true);
+  for (const element of value.topicPartitions) writeShareGroupDescribeResponseTopicPartitions(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareGroupDescribeResponseTopicPartitions(reader: Reader, _version: number): ShareGroupDescribeResponseTopicPartitions {
+  const topicId = reader.uuid();
+  const topicName = reader.compactString();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, topicName, partitions };
+}
+
+function writeShareGroupDescribeResponseTopicPartitions(writer: Writer, value: ShareGroupDescribeResponseTopicPartitionsInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writer.compactString(value.topicName);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+export interface ShareFetchRequest {
+  groupId: string | null;
+  memberId: string | null;
+  shareSessionEpoch: number;
+  maxWaitMs: number;
+  minBytes: number;
+  maxBytes: number;
+  maxRecords: number;
+  batchSize: number;
+  shareAcquireMode: number; // 2
+  isRenewAck: boolean; // 2
+  topics: ShareFetchRequestTopic[];
+  forgottenTopicsData: ShareFetchRequestForgottenTopic[];
+}
+
+export interface ShareFetchRequestInit {
+  readonly groupId?: string | null | undefined;
+  readonly memberId: string | null;
+  readonly shareSessionEpoch: number;
+  readonly maxWaitMs: number;
+  readonly minBytes: number;
+  readonly maxBytes?: number | undefined;
+  readonly maxRecords: number;
+  readonly batchSize: number;
+  readonly shareAcquireMode?: number | undefined;
+  readonly isRenewAck?: boolean | undefined;
+  readonly topics: readonly ShareFetchRequestTopicInit[];
+  readonly forgottenTopicsData: readonly ShareFetchRequestForgottenTopicInit[];
+}
+
+export interface ShareFetchRequestTopic {
+  topicId: string;
+  partitions: ShareFetchRequestPartition[];
+}
+
+export interface ShareFetchRequestTopicInit {
+  readonly topicId: string;
+  readonly partitions: readonly ShareFetchRequestPartitionInit[];
+}
+
+export interface ShareFetchRequestPartition {
+  partitionIndex: number;
+  acknowledgementBatches: ShareFetchRequestAcknowledgementBatch[];
+}
+
+export interface ShareFetchRequestPartitionInit {
+  readonly partitionIndex: number;
+  readonly acknowledgementBatches: readonly ShareFetchRequestAcknowledgementBatchInit[];
+}
+
+export interface ShareFetchRequestAcknowledgementBatch {
+  firstOffset: number;
+  lastOffset: number;
+  acknowledgeTypes: number[];
+  releaseDelayMs: number;
+  rejectReason: string | null;
+}
+
+export interface ShareFetchRequestAcknowledgementBatchInit {
+  readonly firstOffset: number;
+  readonly lastOffset: number;
+  readonly acknowledgeTypes: readonly number[];
+  readonly releaseDelayMs?: number | undefined;
+  readonly rejectReason?: string | null | undefined;
+}
+
+export interface ShareFetchRequestForgottenTopic {
+  topicId: string;
+  partitions: number[];
+}
+
+export interface ShareFetchRequestForgottenTopicInit {
+  readonly topicId: string;
+  readonly partitions: readonly number[];
+}
+
+export function readShareFetchRequest(reader: Reader, version: number): ShareFetchRequest {
+  if (!(version >= 1 && version <= 2)) throw unreadableVersion('ShareFetchRequest', version);
+  const groupId = reader.compactNullableString();
+  const memberId = reader.compactNullableString();
+  const shareSessionEpoch = reader.int32();
+  const maxWaitMs = reader.int32();
+  const minBytes = reader.int32();
+  const maxBytes = reader.int32();
+  const maxRecords = reader.int32();
+  const batchSize = reader.int32();
+  const shareAcquireMode = version === 2 ? reader.int8() : 0;
+  const isRenewAck = version === 2 ? reader.bool() : false;
+  const topicsLength = readLength(reader, true);
+  const topics: ShareFetchRequestTopic[] = [];
+  for (let i = 0; i < topicsLength; i++) topics.push(readShareFetchRequestTopic(reader, version));
+  const forgottenTopicsDataLength = readLength(reader, true);
+  const forgottenTopicsData: ShareFetchRequestForgottenTopic[] = [];
+  for (let i = 0; i < forgottenTopicsDataLength; i++) forgottenTopicsData.push(readShareFetchRequestForgottenTopic(reader, version));
+  skipTags(reader);
+  return { groupId, memberId, shareSessionEpoch, maxWaitMs, minBytes, maxBytes, maxRecords, batchSize, shareAcquireMode, isRenewAck, topics, forgottenTopicsData };
+}
+
+export function writeShareFetchRequest(writer: Writer, value: ShareFetchRequestInit, version: number): void {
+  if (!(version >= 1 && version <= 2)) throw unwritableVersion('ShareFetchRequest', version);
+  writer.compactNullableString(value.groupId ?? null);
+  writer.compactNullableString(value.memberId);
+  writer.int32(value.shareSessionEpoch);
+  writer.int32(value.maxWaitMs);
+  writer.int32(value.minBytes);
+  writer.int32(value.maxBytes ?? 0x7fffffff);
+  writer.int32(value.maxRecords);
+  writer.int32(value.batchSize);
+  if (version === 2) writer.int8(value.shareAcquireMode ?? 0);
+  if (version === 2) writer.bool(value.isRenewAck ?? false);
+  else if (value.isRenewAck !== undefined && value.isRenewAck !== false) throw notInVersion('ShareFetchRequest.isRenewAck', version);
+  writeLength(writer, value.topics.length, true);
+  for (const element of value.topics) writeShareFetchRequestTopic(writer, element, version);
+  writeLength(writer, value.forgottenTopicsData.length, true);
+  for (const element of value.forgottenTopicsData) writeShareFetchRequestForgottenTopic(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareFetchRequestTopic(reader: Reader, version: number): ShareFetchRequestTopic {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: ShareFetchRequestPartition[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(readShareFetchRequestPartition(reader, version));
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeShareFetchRequestTopic(writer: Writer, value: ShareFetchRequestTopicInit, version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writeShareFetchRequestPartition(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareFetchRequestPartition(reader: Reader, version: number): ShareFetchRequestPartition {
+  const partitionIndex = reader.int32();
+  const acknowledgementBatchesLength = readLength(reader, true);
+  const acknowledgementBatches: ShareFetchRequestAcknowledgementBatch[] = [];
+  for (let i = 0; i < acknowledgementBatchesLength; i++) acknowledgementBatches.push(readShareFetchRequestAcknowledgementBatch(reader, version));
+  skipTags(reader);
+  return { partitionIndex, acknowledgementBatches };
+}
+
+function writeShareFetchRequestPartition(writer: Writer, value: ShareFetchRequestPartitionInit, version: number): void {
+  writer.int32(value.partitionIndex);
+  writeLength(writer, value.acknowledgementBatches.length, true);
+  for (const element of value.acknowledgementBatches) writeShareFetchRequestAcknowledgementBatch(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareFetchRequestAcknowledgementBatch(reader: Reader, _version: number): ShareFetchRequestAcknowledgementBatch {
+  const firstOffset = reader.int64();
+  const lastOffset = reader.int64();
+  const acknowledgeTypesLength = readLength(reader, true);
+  const acknowledgeTypes: number[] = [];
+  for (let i = 0; i < acknowledgeTypesLength; i++) acknowledgeTypes.push(reader.int8());
+  let releaseDelayMs: number = 0;
+  let rejectReason: string | null = null;
+  for (let tagsLeft = reader.uvarint(); tagsLeft > 0; tagsLeft--) {
+    const tag = reader.uvarint();
+    const size = reader.uvarint();
+    const end = reader.offset + size;
+    if (tag === 10000) releaseDelayMs = reader.int64();
+    else if (tag === 10001) rejectReason = reader.compactNullableString();
+    else reader.skip(size);
+    endTag(reader, end);
+  }
+  return { firstOffset, lastOffset, acknowledgeTypes, releaseDelayMs, rejectReason };
+}
+
+function writeShareFetchRequestAcknowledgementBatch(writer: Writer, value: ShareFetchRequestAcknowledgementBatchInit, _version: number): void {
+  writer.int64(value.firstOffset);
+  writer.int64(value.lastOffset);
+  writeLength(writer, value.acknowledgeTypes.length, true);
+  for (const element of value.acknowledgeTypes) writer.int8(element);
+  const releaseDelayMs = value.releaseDelayMs;
+  const hasReleaseDelayMs = releaseDelayMs !== undefined && releaseDelayMs !== 0;
+  const rejectReason = value.rejectReason;
+  const hasRejectReason = rejectReason !== undefined && rejectReason !== null;
+  writer.uvarint(Number(hasReleaseDelayMs) + Number(hasRejectReason));
+  if (hasReleaseDelayMs) {
+    writer.uvarint(10000);
+    writer.uvarint(8);
+    writer.int64(releaseDelayMs);
+  }
+  if (hasRejectReason) {
+    const body = tagWriter();
+    body.compactString(rejectReason);
+    writeTag(writer, 10001, body);
+  }
+}
+
+function readShareFetchRequestForgottenTopic(reader: Reader, _version: number): ShareFetchRequestForgottenTopic {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeShareFetchRequestForgottenTopic(writer: Writer, value: ShareFetchRequestForgottenTopicInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+export interface ShareFetchResponse {
+  throttleTimeMs: number;
+  errorCode: number;
+  errorMessage: string | null;
+  acquisitionLockTimeoutMs: number;
+  responses: ShareFetchResponseTopic[];
+  nodeEndpoints: ShareFetchResponseNodeEndpoint[];
+}
+
+export interface ShareFetchResponseInit {
+  readonly throttleTimeMs: number;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+  readonly acquisitionLockTimeoutMs: number;
+  readonly responses: readonly ShareFetchResponseTopicInit[];
+  readonly nodeEndpoints: readonly ShareFetchResponseNodeEndpointInit[];
+}
+
+export interface ShareFetchResponseTopic {
+  topicId: string;
+  partitions: ShareFetchResponsePartition[];
+}
+
+export interface ShareFetchResponseTopicInit {
+  readonly topicId: string;
+  readonly partitions: readonly ShareFetchResponsePartitionInit[];
+}
+
+export interface ShareFetchResponsePartition {
+  partitionIndex: number;
+  errorCode: number;
+  errorMessage: string | null;
+  acknowledgeErrorCode: number;
+  acknowledgeErrorMessage: string | null;
+  currentLeader: ShareFetchResponseCurrentLeader;
+  records: Buffer;
+  acquiredRecords: ShareFetchResponseAcquiredRecords[];
+}
+
+export interface ShareFetchResponsePartitionInit {
+  readonly partitionIndex: number;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+  readonly acknowledgeErrorCode: number;
+  readonly acknowledgeErrorMessage?: string | null | undefined;
+  readonly currentLeader: ShareFetchResponseCurrentLeader;
+  readonly records: Payload;
+  readonly acquiredRecords: readonly ShareFetchResponseAcquiredRecords[];
+}
+
+export interface ShareFetchResponseCurrentLeader {
+  leaderId: number;
+  leaderEpoch: number;
+}
+
+export interface ShareFetchResponseAcquiredRecords {
+  firstOffset: number;
+  lastOffset: number;
+  deliveryCount: number;
+}
+
+export interface ShareFetchResponseNodeEndpoint {
+  nodeId: number;
+  host: string;
+  port: number;
+  rack: string | null;
+}
+
+export interface ShareFetchResponseNodeEndpointInit {
+  readonly nodeId: number;
+  readonly host: string;
+  readonly port: number;
+  readonly rack?: string | null | undefined;
+}
+
+export function readShareFetchResponse(reader: Reader, version: number): ShareFetchResponse {
+  if (!(version >= 1 && version <= 2)) throw unreadableVersion('ShareFetchResponse', version);
+  const throttleTimeMs = reader.int32();
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  const acquisitionLockTimeoutMs = reader.int32();
+  const responsesLength = readLength(reader, true);
+  const responses: ShareFetchResponseTopic[] = [];
+  for (let i = 0; i < responsesLength; i++) responses.push(readShareFetchResponseTopic(reader, version));
+  const nodeEndpointsLength = readLength(reader, true);
+  const nodeEndpoints: ShareFetchResponseNodeEndpoint[] = [];
+  for (let i = 0; i < nodeEndpointsLength; i++) nodeEndpoints.push(readShareFetchResponseNodeEndpoint(reader, version));
+  skipTags(reader);
+  return { throttleTimeMs, errorCode, errorMessage, acquisitionLockTimeoutMs, responses, nodeEndpoints };
+}
+
+export function writeShareFetchResponse(writer: Writer, value: ShareFetchResponseInit, version: number): void {
+  if (!(version >= 1 && version <= 2)) throw unwritableVersion('ShareFetchResponse', version);
+  writer.int32(value.throttleTimeMs);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writer.int32(value.acquisitionLockTimeoutMs);
+  writeLength(writer, value.responses.length, true);
+  for (const element of value.responses) writeShareFetchResponseTopic(writer, element, version);
+  writeLength(writer, value.nodeEndpoints.length, true);
+  for (const element of value.nodeEndpoints) writeShareFetchResponseNodeEndpoint(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareFetchResponseTopic(reader: Reader, version: number): ShareFetchResponseTopic {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: ShareFetchResponsePartition[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(readShareFetchResponsePartition(reader, version));
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeShareFetchResponseTopic(writer: Writer, value: ShareFetchResponseTopicInit, version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writeShareFetchResponsePartition(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareFetchResponsePartition(reader: Reader, version: number): ShareFetchResponsePartition {
+  const partitionIndex = reader.int32();
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  const acknowledgeErrorCode = reader.int16();
+  const acknowledgeErrorMessage = reader.compactNullableString();
+  const currentLeader = readShareFetchResponseCurrentLeader(reader, version);
+  const records = reader.compactByteArray();
+  const acquiredRecordsLength = readLength(reader, true);
+  const acquiredRecords: ShareFetchResponseAcquiredRecords[] = [];
+  for (let i = 0; i < acquiredRecordsLength; i++) acquiredRecords.push(readShareFetchResponseAcquiredRecords(reader, version));
+  skipTags(reader);
+  return { partitionIndex, errorCode, errorMessage, acknowledgeErrorCode, acknowledgeErrorMessage, currentLeader, records, acquiredRecords };
+}
+
+function writeShareFetchResponsePartition(writer: Writer, value: ShareFetchResponsePartitionInit, version: number): void {
+  writer.int32(value.partitionIndex);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writer.int16(value.acknowledgeErrorCode);
+  writer.compactNullableString(value.acknowledgeErrorMessage ?? null);
+  writeShareFetchResponseCurrentLeader(writer, value.currentLeader, version);
+  writer.compactByteArray(value.records);
+  writeLength(writer, value.acquiredRecords.length, true);
+  for (const element of value.acquiredRecords) writeShareFetchResponseAcquiredRecords(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareFetchResponseCurrentLeader(reader: Reader, _version: number): ShareFetchResponseCurrentLeader {
+  const leaderId = reader.int32();
+  const leaderEpoch = reader.int32();
+  skipTags(reader);
+  return { leaderId, leaderEpoch };
+}
+
+function writeShareFetchResponseCurrentLeader(writer: Writer, value: ShareFetchResponseCurrentLeader, _version: number): void {
+  writer.int32(value.leaderId);
+  writer.int32(value.leaderEpoch);
+  writer.uvarint(0);
+}
+
+function readShareFetchResponseAcquiredRecords(reader: Reader, _version: number): ShareFetchResponseAcquiredRecords {
+  const firstOffset = reader.int64();
+  const lastOffset = reader.int64();
+  const deliveryCount = reader.int16();
+  skipTags(reader);
+  return { firstOffset, lastOffset, deliveryCount };
+}
+
+function writeShareFetchResponseAcquiredRecords(writer: Writer, value: ShareFetchResponseAcquiredRecords, _version: number): void {
+  writer.int64(value.firstOffset);
+  writer.int64(value.lastOffset);
+  writer.int16(value.deliveryCount);
+  writer.uvarint(0);
+}
+
+function readShareFetchResponseNodeEndpoint(reader: Reader, _version: number): ShareFetchResponseNodeEndpoint {
+  const nodeId = reader.int32();
+  const host = reader.compactString();
+  const port = reader.int32();
+  const rack = reader.compactNullableString();
+  skipTags(reader);
+  return { nodeId, host, port, rack };
+}
+
+function writeShareFetchResponseNodeEndpoint(writer: Writer, value: ShareFetchResponseNodeEndpointInit, _version: number): void {
+  writer.int32(value.nodeId);
+  writer.compactString(value.host);
+  writer.int32(value.port);
+  writer.compactNullableString(value.rack ?? null);
+  writer.uvarint(0);
+}
+
+export interface ShareAcknowledgeRequest {
+  groupId: string | null;
+  memberId: string | null;
+  shareSessionEpoch: number;
+  isRenewAck: boolean; // 2
+  topics: ShareAcknowledgeRequestTopic[];
+}
+
+export interface ShareAcknowledgeRequestInit {
+  readonly groupId?: string | null | undefined;
+  readonly memberId: string | null;
+  readonly shareSessionEpoch: number;
+  readonly isRenewAck?: boolean | undefined;
+  readonly topics: readonly ShareAcknowledgeRequestTopicInit[];
+}
+
+export interface ShareAcknowledgeRequestTopic {
+  topicId: string;
+  partitions: ShareAcknowledgeRequestPartition[];
+}
+
+export interface ShareAcknowledgeRequestTopicInit {
+  readonly topicId: string;
+  readonly partitions: readonly ShareAcknowledgeRequestPartitionInit[];
+}
+
+export interface ShareAcknowledgeRequestPartition {
+  partitionIndex: number;
+  acknowledgementBatches: ShareAcknowledgeRequestAcknowledgementBatch[];
+}
+
+export interface ShareAcknowledgeRequestPartitionInit {
+  readonly partitionIndex: number;
+  readonly acknowledgementBatches: readonly ShareAcknowledgeRequestAcknowledgementBatchInit[];
+}
+
+export interface ShareAcknowledgeRequestAcknowledgementBatch {
+  firstOffset: number;
+  lastOffset: number;
+  acknowledgeTypes: number[];
+  releaseDelayMs: number;
+  rejectReason: string | null;
+}
+
+export interface ShareAcknowledgeRequestAcknowledgementBatchInit {
+  readonly firstOffset: number;
+  readonly lastOffset: number;
+  readonly acknowledgeTypes: readonly number[];
+  readonly releaseDelayMs?: number | undefined;
+  readonly rejectReason?: string | null | undefined;
+}
+
+export function readShareAcknowledgeRequest(reader: Reader, version: number): ShareAcknowledgeRequest {
+  if (!(version >= 1 && version <= 2)) throw unreadableVersion('ShareAcknowledgeRequest', version);
+  const groupId = reader.compactNullableString();
+  const memberId = reader.compactNullableString();
+  const shareSessionEpoch = reader.int32();
+  const isRenewAck = version === 2 ? reader.bool() : false;
+  const topicsLength = readLength(reader, true);
+  const topics: ShareAcknowledgeRequestTopic[] = [];
+  for (let i = 0; i < topicsLength; i++) topics.push(readShareAcknowledgeRequestTopic(reader, version));
+  skipTags(reader);
+  return { groupId, memberId, shareSessionEpoch, isRenewAck, topics };
+}
+
+export function writeShareAcknowledgeRequest(writer: Writer, value: ShareAcknowledgeRequestInit, version: number): void {
+  if (!(version >= 1 && version <= 2)) throw unwritableVersion('ShareAcknowledgeRequest', version);
+  writer.compactNullableString(value.groupId ?? null);
+  writer.compactNullableString(value.memberId);
+  writer.int32(value.shareSessionEpoch);
+  if (version === 2) writer.bool(value.isRenewAck ?? false);
+  else if (value.isRenewAck !== undefined && value.isRenewAck !== false) throw notInVersion('ShareAcknowledgeRequest.isRenewAck', version);
+  writeLength(writer, value.topics.length, true);
+  for (const element of value.topics) writeShareAcknowledgeRequestTopic(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareAcknowledgeRequestTopic(reader: Reader, version: number): ShareAcknowledgeRequestTopic {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: ShareAcknowledgeRequestPartition[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(readShareAcknowledgeRequestPartition(reader, version));
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeShareAcknowledgeRequestTopic(writer: Writer, value: ShareAcknowledgeRequestTopicInit, version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writeShareAcknowledgeRequestPartition(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareAcknowledgeRequestPartition(reader: Reader, version: number): ShareAcknowledgeRequestPartition {
+  const partitionIndex = reader.int32();
+  const acknowledgementBatchesLength = readLength(reader, true);
+  const acknowledgementBatches: ShareAcknowledgeRequestAcknowledgementBatch[] = [];
+  for (let i = 0; i < acknowledgementBatchesLength; i++) acknowledgementBatches.push(readShareAcknowledgeRequestAcknowledgementBatch(reader, version));
+  skipTags(reader);
+  return { partitionIndex, acknowledgementBatches };
+}
+
+function writeShareAcknowledgeRequestPartition(writer: Writer, value: ShareAcknowledgeRequestPartitionInit, version: number): void {
+  writer.int32(value.partitionIndex);
+  writeLength(writer, value.acknowledgementBatches.length, true);
+  for (const element of value.acknowledgementBatches) writeShareAcknowledgeRequestAcknowledgementBatch(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareAcknowledgeRequestAcknowledgementBatch(reader: Reader, _version: number): ShareAcknowledgeRequestAcknowledgementBatch {
+  const firstOffset = reader.int64();
+  const lastOffset = reader.int64();
+  const acknowledgeTypesLength = readLength(reader, true);
+  const acknowledgeTypes: number[] = [];
+  for (let i = 0; i < acknowledgeTypesLength; i++) acknowledgeTypes.push(reader.int8());
+  let releaseDelayMs: number = 0;
+  let rejectReason: string | null = null;
+  for (let tagsLeft = reader.uvarint(); tagsLeft > 0; tagsLeft--) {
+    const tag = reader.uvarint();
+    const size = reader.uvarint();
+    const end = reader.offset + size;
+    if (tag === 10000) releaseDelayMs = reader.int64();
+    else if (tag === 10001) rejectReason = reader.compactNullableString();
+    else reader.skip(size);
+    endTag(reader, end);
+  }
+  return { firstOffset, lastOffset, acknowledgeTypes, releaseDelayMs, rejectReason };
+}
+
+function writeShareAcknowledgeRequestAcknowledgementBatch(writer: Writer, value: ShareAcknowledgeRequestAcknowledgementBatchInit, _version: number): void {
+  writer.int64(value.firstOffset);
+  writer.int64(value.lastOffset);
+  writeLength(writer, value.acknowledgeTypes.length, true);
+  for (const element of value.acknowledgeTypes) writer.int8(element);
+  const releaseDelayMs = value.releaseDelayMs;
+  const hasReleaseDelayMs = releaseDelayMs !== undefined && releaseDelayMs !== 0;
+  const rejectReason = value.rejectReason;
+  const hasRejectReason = rejectReason !== undefined && rejectReason !== null;
+  writer.uvarint(Number(hasReleaseDelayMs) + Number(hasRejectReason));
+  if (hasReleaseDelayMs) {
+    writer.uvarint(10000);
+    writer.uvarint(8);
+    writer.int64(releaseDelayMs);
+  }
+  if (hasRejectReason) {
+    const body = tagWriter();
+    body.compactString(rejectReason);
+    writeTag(writer, 10001, body);
+  }
+}
+
+export interface ShareAcknowledgeResponse {
+  throttleTimeMs: number;
+  errorCode: number;
+  errorMessage: string | null;
+  acquisitionLockTimeoutMs: number; // 2
+  responses: ShareAcknowledgeResponseTopic[];
+  nodeEndpoints: ShareAcknowledgeResponseNodeEndpoint[];
+}
+
+export interface ShareAcknowledgeResponseInit {
+  readonly throttleTimeMs: number;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+  readonly acquisitionLockTimeoutMs?: number | undefined;
+  readonly responses: readonly ShareAcknowledgeResponseTopicInit[];
+  readonly nodeEndpoints: readonly ShareAcknowledgeResponseNodeEndpointInit[];
+}
+
+export interface ShareAcknowledgeResponseTopic {
+  topicId: string;
+  partitions: ShareAcknowledgeResponsePartition[];
+}
+
+export interface ShareAcknowledgeResponseTopicInit {
+  readonly topicId: string;
+  readonly partitions: readonly ShareAcknowledgeResponsePartitionInit[];
+}
+
+export interface ShareAcknowledgeResponsePartition {
+  partitionIndex: number;
+  errorCode: number;
+  errorMessage: string | null;
+  currentLeader: ShareAcknowledgeResponseCurrentLeader;
+}
+
+export interface ShareAcknowledgeResponsePartitionInit {
+  readonly partitionIndex: number;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+  readonly currentLeader: ShareAcknowledgeResponseCurrentLeader;
+}
+
+export interface ShareAcknowledgeResponseCurrentLeader {
+  leaderId: number;
+  leaderEpoch: number;
+}
+
+export interface ShareAcknowledgeResponseNodeEndpoint {
+  nodeId: number;
+  host: string;
+  port: number;
+  rack: string | null;
+}
+
+export interface ShareAcknowledgeResponseNodeEndpointInit {
+  readonly nodeId: number;
+  readonly host: string;
+  readonly port: number;
+  readonly rack?: string | null | undefined;
+}
+
+export function readShareAcknowledgeResponse(reader: Reader, version: number): ShareAcknowledgeResponse {
+  if (!(version >= 1 && version <= 2)) throw unreadableVersion('ShareAcknowledgeResponse', version);
+  const throttleTimeMs = reader.int32();
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  const acquisitionLockTimeoutMs = version === 2 ? reader.int32() : 0;
+  const responsesLength = readLength(reader, true);
+  const responses: ShareAcknowledgeResponseTopic[] = [];
+  for (let i = 0; i < responsesLength; i++) responses.push(readShareAcknowledgeResponseTopic(reader, version));
+  const nodeEndpointsLength = readLength(reader, true);
+  const nodeEndpoints: ShareAcknowledgeResponseNodeEndpoint[] = [];
+  for (let i = 0; i < nodeEndpointsLength; i++) nodeEndpoints.push(readShareAcknowledgeResponseNodeEndpoint(reader, version));
+  skipTags(reader);
+  return { throttleTimeMs, errorCode, errorMessage, acquisitionLockTimeoutMs, responses, nodeEndpoints };
+}
+
+export function writeShareAcknowledgeResponse(writer: Writer, value: ShareAcknowledgeResponseInit, version: number): void {
+  if (!(version >= 1 && version <= 2)) throw unwritableVersion('ShareAcknowledgeResponse', version);
+  writer.int32(value.throttleTimeMs);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  if (version === 2) writer.int32(value.acquisitionLockTimeoutMs ?? 0);
+  writeLength(writer, value.responses.length, true);
+  for (const element of value.responses) writeShareAcknowledgeResponseTopic(writer, element, version);
+  writeLength(writer, value.nodeEndpoints.length, true);
+  for (const element of value.nodeEndpoints) writeShareAcknowledgeResponseNodeEndpoint(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareAcknowledgeResponseTopic(reader: Reader, version: number): ShareAcknowledgeResponseTopic {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: ShareAcknowledgeResponsePartition[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(readShareAcknowledgeResponsePartition(reader, version));
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeShareAcknowledgeResponseTopic(writer: Writer, value: ShareAcknowledgeResponseTopicInit, version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writeShareAcknowledgeResponsePartition(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareAcknowledgeResponsePartition(reader: Reader, version: number): ShareAcknowledgeResponsePartition {
+  const partitionIndex = reader.int32();
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  const currentLeader = readShareAcknowledgeResponseCurrentLeader(reader, version);
+  skipTags(reader);
+  return { partitionIndex, errorCode, errorMessage, currentLeader };
+}
+
+function writeShareAcknowledgeResponsePartition(writer: Writer, value: ShareAcknowledgeResponsePartitionInit, version: number): void {
+  writer.int32(value.partitionIndex);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writeShareAcknowledgeResponseCurrentLeader(writer, value.currentLeader, version);
+  writer.uvarint(0);
+}
+
+function readShareAcknowledgeResponseCurrentLeader(reader: Reader, _version: number): ShareAcknowledgeResponseCurrentLeader {
+  const leaderId = reader.int32();
+  const leaderEpoch = reader.int32();
+  skipTags(reader);
+  return { leaderId, leaderEpoch };
+}
+
+function writeShareAcknowledgeResponseCurrentLeader(writer: Writer, value: ShareAcknowledgeResponseCurrentLeader, _version: number): void {
+  writer.int32(value.leaderId);
+  writer.int32(value.leaderEpoch);
+  writer.uvarint(0);
+}
+
+function readShareAcknowledgeResponseNodeEndpoint(reader: Reader, _version: number): ShareAcknowledgeResponseNodeEndpoint {
+  const nodeId = reader.int32();
+  const host = reader.compactString();
+  const port = reader.int32();
+  const rack = reader.compactNullableString();
+  skipTags(reader);
+  return { nodeId, host, port, rack };
+}
+
+function writeShareAcknowledgeResponseNodeEndpoint(writer: Writer, value: ShareAcknowledgeResponseNodeEndpointInit, _version: number): void {
+  writer.int32(value.nodeId);
+  writer.compactString(value.host);
+  writer.int32(value.port);
+  writer.compactNullableString(value.rack ?? null);
+  writer.uvarint(0);
+}
+
+export interface DescribeShareGroupOffsetsRequest {
+  groups: DescribeShareGroupOffsetsRequestGroup[];
+}
+
+export interface DescribeShareGroupOffsetsRequestInit {
+  readonly groups: readonly DescribeShareGroupOffsetsRequestGroupInit[];
+}
+
+export interface DescribeShareGroupOffsetsRequestGroup {
+  groupId: string;
+  topics: DescribeShareGroupOffsetsRequestTopic[] | null;
+}
+
+export interface DescribeShareGroupOffsetsRequestGroupInit {
+  readonly groupId: string;
+  readonly topics: readonly DescribeShareGroupOffsetsRequestTopicInit[] | null;
+}
+
+export interface DescribeShareGroupOffsetsRequestTopic {
+  topicName: string;
+  partitions: number[];
+}
+
+export interface DescribeShareGroupOffsetsRequestTopicInit {
+  readonly topicName: string;
+  readonly partitions: readonly number[];
+}
+
+export function readDescribeShareGroupOffsetsRequest(reader: Reader, version: number): DescribeShareGroupOffsetsRequest {
+  if (!(version >= 0 && version <= 1)) throw unreadableVersion('DescribeShareGroupOffsetsRequest', version);
+  const groupsLength = readLength(reader, true);
+  const groups: DescribeShareGroupOffsetsRequestGroup[] = [];
+  for (let i = 0; i < groupsLength; i++) groups.push(readDescribeShareGroupOffsetsRequestGroup(reader, version));
+  skipTags(reader);
+  return { groups };
+}
+
+export function writeDescribeShareGroupOffsetsRequest(writer: Writer, value: DescribeShareGroupOffsetsRequestInit, version: number): void {
+  if (!(version >= 0 && version <= 1)) throw unwritableVersion('DescribeShareGroupOffsetsRequest', version);
+  writeLength(writer, value.groups.length, true);
+  for (const element of value.groups) writeDescribeShareGroupOffsetsRequestGroup(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readDescribeShareGroupOffsetsRequestGroup(reader: Reader, version: number): DescribeShareGroupOffsetsRequestGroup {
+  const groupId = reader.compactString();
+  const topicsLength = readNullableLength(reader, true);
+  const topics: DescribeShareGroupOffsetsRequestTopic[] | null = topicsLength < 0 ? null : [];
+  for (let i = 0; i < topicsLength; i++) topics?.push(readDescribeShareGroupOffsetsRequestTopic(reader, version));
+  skipTags(reader);
+  return { groupId, topics };
+}
+
+function writeDescribeShareGroupOffsetsRequestGroup(writer: Writer, value: DescribeShareGroupOffsetsRequestGroupInit, version: number): void {
+  writer.compactString(value.groupId);
+  writeLength(writer, value.topics === null ? -1 : value.topics.length, true);
+  for (const element of value.topics ?? []) writeDescribeShareGroupOffsetsRequestTopic(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readDescribeShareGroupOffsetsRequestTopic(reader: Reader, _version: number): DescribeShareGroupOffsetsRequestTopic {
+  const topicName = reader.compactString();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicName, partitions };
+}
+
+function writeDescribeShareGroupOffsetsRequestTopic(writer: Writer, value: DescribeShareGroupOffsetsRequestTopicInit, _version: number): void {
+  writer.compactString(value.topicName);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+export interface DescribeShareGroupOffsetsResponse {
+  throttleTimeMs: number;
+  groups: DescribeShareGroupOffsetsResponseGroup[];
+}
+
+export interface DescribeShareGroupOffsetsResponseInit {
+  readonly throttleTimeMs: number;
+  readonly groups: readonly DescribeShareGroupOffsetsResponseGroupInit[];
+}
+
+export interface DescribeShareGroupOffsetsResponseGroup {
+  groupId: string;
+  topics: DescribeShareGroupOffsetsResponseTopic[];
+  errorCode: number;
+  errorMessage: string | null;
+}
+
+export interface DescribeShareGroupOffsetsResponseGroupInit {
+  readonly groupId: string;
+  readonly topics: readonly DescribeShareGroupOffsetsResponseTopicInit[];
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+}
+
+export interface DescribeShareGroupOffsetsResponseTopic {
+  topicName: string;
+  topicId: string;
+  partitions: DescribeShareGroupOffsetsResponsePartition[];
+}
+
+export interface DescribeShareGroupOffsetsResponseTopicInit {
+  readonly topicName: string;
+  readonly topicId: string;
+  readonly partitions: readonly DescribeShareGroupOffsetsResponsePartitionInit[];
+}
+
+export interface DescribeShareGroupOffsetsResponsePartition {
+  partitionIndex: number;
+  startOffset: number;
+  leaderEpoch: number;
+  lag: number; // 1
+  errorCode: number;
+  errorMessage: string | null;
+}
+
+export interface DescribeShareGroupOffsetsResponsePartitionInit {
+  readonly partitionIndex: number;
+  readonly startOffset: number;
+  readonly leaderEpoch: number;
+  readonly lag?: number | undefined;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+}
+
+export function readDescribeShareGroupOffsetsResponse(reader: Reader, version: number): DescribeShareGroupOffsetsResponse {
+  if (!(version >= 0 && version <= 1)) throw unreadableVersion('DescribeShareGroupOffsetsResponse', version);
+  const throttleTimeMs = reader.int32();
+  const groupsLength = readLength(reader, true);
+  const groups: DescribeShareGroupOffsetsResponseGroup[] = [];
+  for (let i = 0; i < groupsLength; i++) groups.push(readDescribeShareGroupOffsetsResponseGroup(reader, version));
+  skipTags(reader);
+  return { throttleTimeMs, groups };
+}
+
+export function writeDescribeShareGroupOffsetsResponse(writer: Writer, value: DescribeShareGroupOffsetsResponseInit, version: number): void {
+  if (!(version >= 0 && version <= 1)) throw unwritableVersion('DescribeShareGroupOffsetsResponse', version);
+  writer.int32(value.throttleTimeMs);
+  writeLength(writer, value.groups.length, true);
+  for (const element of value.groups) writeDescribeShareGroupOffsetsResponseGroup(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readDescribeShareGroupOffsetsResponseGroup(reader: Reader, version: number): DescribeShareGroupOffsetsResponseGroup {
+  const groupId = reader.compactString();
+  const topicsLength = readLength(reader, true);
+  const topics: DescribeShareGroupOffsetsResponseTopic[] = [];
+  for (let i = 0; i < topicsLength; i++) topics.push(readDescribeShareGroupOffsetsResponseTopic(reader, version));
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  skipTags(reader);
+  return { groupId, topics, errorCode, errorMessage };
+}
+
+function writeDescribeShareGroupOffsetsResponseGroup(writer: Writer, value: DescribeShareGroupOffsetsResponseGroupInit, version: number): void {
+  writer.compactString(value.groupId);
+  writeLength(writer, value.topics.length, true);
+  for (const element of value.topics) writeDescribeShareGroupOffsetsResponseTopic(writer, element, version);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writer.uvarint(0);
+}
+
+function readDescribeShareGroupOffsetsResponseTopic(reader: Reader, version: number): DescribeShareGroupOffsetsResponseTopic {
+  const topicName = reader.compactString();
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: DescribeShareGroupOffsetsResponsePartition[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(readDescribeShareGroupOffsetsResponsePartition(reader, version));
+  skipTags(reader);
+  return { topicName, topicId, partitions };
+}
+
+function writeDescribeShareGroupOffsetsResponseTopic(writer: Writer, value: DescribeShareGroupOffsetsResponseTopicInit, version: number): void {
+  writer.compactString(value.topicName);
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writeDescribeShareGroupOffsetsResponsePartition(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readDescribeShareGroupOffsetsResponsePartition(reader: Reader, version: number): DescribeShareGroupOffsetsResponsePartition {
+  const partitionIndex = reader.int32();
+  const startOffset = reader.int64();
+  const leaderEpoch = reader.int32();
+  const lag = version === 1 ? reader.int64() : -1;
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  skipTags(reader);
+  return { partitionIndex, startOffset, leaderEpoch, lag, errorCode, errorMessage };
+}
+
+function writeDescribeShareGroupOffsetsResponsePartition(writer: Writer, value: DescribeShareGroupOffsetsResponsePartitionInit, version: number): void {
+  writer.int32(value.partitionIndex);
+  writer.int64(value.startOffset);
+  writer.int32(value.leaderEpoch);
+  if (version === 1) writer.int64(value.lag ?? -1);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writer.uvarint(0);
+}
+
+export interface AlterShareGroupOffsetsRequest {
+  groupId: string;
+  topics: AlterShareGroupOffsetsRequestTopic[];
+  queueCommand: Buffer | null;
+}
+
+export interface AlterShareGroupOffsetsRequestInit {
+  readonly groupId: string;
+  readonly topics: readonly AlterShareGroupOffsetsRequestTopicInit[];
+  readonly queueCommand?: Uint8Array | null | undefined;
+}
+
+export interface AlterShareGroupOffsetsRequestTopic {
+  topicName: string;
+  partitions: AlterShareGroupOffsetsRequestPartition[];
+}
+
+export interface AlterShareGroupOffsetsRequestTopicInit {
+  readonly topicName: string;
+  readonly partitions: readonly AlterShareGroupOffsetsRequestPartition[];
+}
+
+export interface AlterShareGroupOffsetsRequestPartition {
+  partitionIndex: number;
+  startOffset: number;
+}
+
+export function readAlterShareGroupOffsetsRequest(reader: Reader, version: number): AlterShareGroupOffsetsRequest {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('AlterShareGroupOffsetsRequest', version);
+  const groupId = reader.compactString();
+  const topicsLength = readLength(reader, true);
+  const topics: AlterShareGroupOffsetsRequestTopic[] = [];
+  for (let i = 0; i < topicsLength; i++) topics.push(readAlterShareGroupOffsetsRequestTopic(reader, version));
+  let queueCommand: Buffer | null = null;
+  for (let tagsLeft = reader.uvarint(); tagsLeft > 0; tagsLeft--) {
+    const tag = reader.uvarint();
+    const size = reader.uvarint();
+    const end = reader.offset + size;
+    if (tag === 10000) queueCommand = reader.compactNullableByteArray();
+    else reader.skip(size);
+    endTag(reader, end);
+  }
+  return { groupId, topics, queueCommand };
+}
+
+export function writeAlterShareGroupOffsetsRequest(writer: Writer, value: AlterShareGroupOffsetsRequestInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('AlterShareGroupOffsetsRequest', version);
+  writer.compactString(value.groupId);
+  writeLength(writer, value.topics.length, true);
+  for (const element of value.topics) writeAlterShareGroupOffsetsRequestTopic(writer, element, version);
+  const queueCommand = value.queueCommand;
+  const hasQueueCommand = queueCommand !== undefined && queueCommand !== null;
+  writer.uvarint(Number(hasQueueCommand));
+  if (hasQueueCommand) {
+    const body = tagWriter();
+    body.compactByteArray(queueCommand);
+    writeTag(writer, 10000, body);
+  }
+}
+
+function readAlterShareGroupOffsetsRequestTopic(reader: Reader, version: number): AlterShareGroupOffsetsRequestTopic {
+  const topicName = reader.compactString();
+  const partitionsLength = readLength(reader, true);
+  const partitions: AlterShareGroupOffsetsRequestPartition[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(readAlterShareGroupOffsetsRequestPartition(reader, version));
+  skipTags(reader);
+  return { topicName, partitions };
+}
+
+function writeAlterShareGroupOffsetsRequestTopic(writer: Writer, value: AlterShareGroupOffsetsRequestTopicInit, version: number): void {
+  writer.compactString(value.topicName);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writeAlterShareGroupOffsetsRequestPartition(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readAlterShareGroupOffsetsRequestPartition(reader: Reader, _version: number): AlterShareGroupOffsetsRequestPartition {
+  const partitionIndex = reader.int32();
+  const startOffset = reader.int64();
+  skipTags(reader);
+  return { partitionIndex, startOffset };
+}
+
+function writeAlterShareGroupOffsetsRequestPartition(writer: Writer, value: AlterShareGroupOffsetsRequestPartition, _version: number): void {
+  writer.int32(value.partitionIndex);
+  writer.int64(value.startOffset);
+  writer.uvarint(0);
+}
+
+export interface AlterShareGroupOffsetsResponse {
+  throttleTimeMs: number;
+  errorCode: number;
+  errorMessage: string | null;
+  responses: AlterShareGroupOffsetsResponseTopic[];
+  queueAnswer: Buffer | null;
+}
+
+export interface AlterShareGroupOffsetsResponseInit {
+  readonly throttleTimeMs: number;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+  readonly responses: readonly AlterShareGroupOffsetsResponseTopicInit[];
+  readonly queueAnswer?: Uint8Array | null | undefined;
+}
+
+export interface AlterShareGroupOffsetsResponseTopic {
+  topicName: string;
+  topicId: string;
+  partitions: AlterShareGroupOffsetsResponsePartition[];
+}
+
+export interface AlterShareGroupOffsetsResponseTopicInit {
+  readonly topicName: string;
+  readonly topicId: string;
+  readonly partitions: readonly AlterShareGroupOffsetsResponsePartitionInit[];
+}
+
+export interface AlterShareGroupOffsetsResponsePartition {
+  partitionIndex: number;
+  errorCode: number;
+  errorMessage: string | null;
+}
+
+export interface AlterShareGroupOffsetsResponsePartitionInit {
+  readonly partitionIndex: number;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+}
+
+export function readAlterShareGroupOffsetsResponse(reader: Reader, version: number): AlterShareGroupOffsetsResponse {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('AlterShareGroupOffsetsResponse', version);
+  const throttleTimeMs = reader.int32();
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  const responsesLength = readLength(reader, true);
+  const responses: AlterShareGroupOffsetsResponseTopic[] = [];
+  for (let i = 0; i < responsesLength; i++) responses.push(readAlterShareGroupOffsetsResponseTopic(reader, version));
+  let queueAnswer: Buffer | null = null;
+  for (let tagsLeft = reader.uvarint(); tagsLeft > 0; tagsLeft--) {
+    const tag = reader.uvarint();
+    const size = reader.uvarint();
+    const end = reader.offset + size;
+    if (tag === 10000) queueAnswer = reader.compactNullableByteArray();
+    else reader.skip(size);
+    endTag(reader, end);
+  }
+  return { throttleTimeMs, errorCode, errorMessage, responses, queueAnswer };
+}
+
+export function writeAlterShareGroupOffsetsResponse(writer: Writer, value: AlterShareGroupOffsetsResponseInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('AlterShareGroupOffsetsResponse', version);
+  writer.int32(value.throttleTimeMs);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writeLength(writer, value.responses.length, true);
+  for (const element of value.responses) writeAlterShareGroupOffsetsResponseTopic(writer, element, version);
+  const queueAnswer = value.queueAnswer;
+  const hasQueueAnswer = queueAnswer !== undefined && queueAnswer !== null;
+  writer.uvarint(Number(hasQueueAnswer));
+  if (hasQueueAnswer) {
+    const body = tagWriter();
+    body.compactByteArray(queueAnswer);
+    writeTag(writer, 10000, body);
+  }
+}
+
+function readAlterShareGroupOffsetsResponseTopic(reader: Reader, version: number): AlterShareGroupOffsetsResponseTopic {
+  const topicName = reader.compactString();
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: AlterShareGroupOffsetsResponsePartition[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(readAlterShareGroupOffsetsResponsePartition(reader, version));
+  skipTags(reader);
+  return { topicName, topicId, partitions };
+}
+
+function writeAlterShareGroupOffsetsResponseTopic(writer: Writer, value: AlterShareGroupOffsetsResponseTopicInit, version: number): void {
+  writer.compactString(value.topicName);
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writeAlterShareGroupOffsetsResponsePartition(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readAlterShareGroupOffsetsResponsePartition(reader: Reader, _version: number): AlterShareGroupOffsetsResponsePartition {
+  const partitionIndex = reader.int32();
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  skipTags(reader);
+  return { partitionIndex, errorCode, errorMessage };
+}
+
+function writeAlterShareGroupOffsetsResponsePartition(writer: Writer, value: AlterShareGroupOffsetsResponsePartitionInit, _version: number): void {
+  writer.int32(value.partitionIndex);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writer.uvarint(0);
+}
+
+export interface DeleteShareGroupOffsetsRequest {
+  groupId: string;
+  topics: DeleteShareGroupOffsetsRequestTopic[];
+}
+
+export interface DeleteShareGroupOffsetsRequestInit {
+  readonly groupId: string;
+  readonly topics: readonly DeleteShareGroupOffsetsRequestTopic[];
+}
+
+export interface DeleteShareGroupOffsetsRequestTopic {
+  topicName: string;
+}
+
+export function readDeleteShareGroupOffsetsRequest(reader: Reader, version: number): DeleteShareGroupOffsetsRequest {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('DeleteShareGroupOffsetsRequest', version);
+  const groupId = reader.compactString();
+  const topicsLength = readLength(reader, true);
+  const topics: DeleteShareGroupOffsetsRequestTopic[] = [];
+  for (let i = 0; i < topicsLength; i++) topics.push(readDeleteShareGroupOffsetsRequestTopic(reader, version));
+  skipTags(reader);
+  return { groupId, topics };
+}
+
+export function writeDeleteShareGroupOffsetsRequest(writer: Writer, value: DeleteShareGroupOffsetsRequestInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('DeleteShareGroupOffsetsRequest', version);
+  writer.compactString(value.groupId);
+  writeLength(writer, value.topics.length, true);
+  for (const element of value.topics) writeDeleteShareGroupOffsetsRequestTopic(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readDeleteShareGroupOffsetsRequestTopic(reader: Reader, _version: number): DeleteShareGroupOffsetsRequestTopic {
+  const topicName = reader.compactString();
+  skipTags(reader);
+  return { topicName };
+}
+
+function writeDeleteShareGroupOffsetsRequestTopic(writer: Writer, value: DeleteShareGroupOffsetsRequestTopic, _version: number): void {
+  writer.compactString(value.topicName);
+  writer.uvarint(0);
+}
+
+export interface DeleteShareGroupOffsetsResponse {
+  throttleTimeMs: number;
+  errorCode: number;
+  errorMessage: string | null;
+  responses: DeleteShareGroupOffsetsResponseTopic[];
+}
+
+export interface DeleteShareGroupOffsetsResponseInit {
+  readonly throttleTimeMs: number;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+  readonly responses: readonly DeleteShareGroupOffsetsResponseTopicInit[];
+}
+
+export interface DeleteShareGroupOffsetsResponseTopic {
+  topicName: string;
+  topicId: string;
+  errorCode: number;
+  errorMessage: string | null;
+}
+
+export interface DeleteShareGroupOffsetsResponseTopicInit {
+  readonly topicName: string;
+  readonly topicId: string;
+  readonly errorCode: number;
+  readonly errorMessage?: string | null | undefined;
+}
+
+export function readDeleteShareGroupOffsetsResponse(reader: Reader, version: number): DeleteShareGroupOffsetsResponse {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('DeleteShareGroupOffsetsResponse', version);
+  const throttleTimeMs = reader.int32();
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  const responsesLength = readLength(reader, true);
+  const responses: DeleteShareGroupOffsetsResponseTopic[] = [];
+  for (let i = 0; i < responsesLength; i++) responses.push(readDeleteShareGroupOffsetsResponseTopic(reader, version));
+  skipTags(reader);
+  return { throttleTimeMs, errorCode, errorMessage, responses };
+}
+
+export function writeDeleteShareGroupOffsetsResponse(writer: Writer, value: DeleteShareGroupOffsetsResponseInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('DeleteShareGroupOffsetsResponse', version);
+  writer.int32(value.throttleTimeMs);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writeLength(writer, value.responses.length, true);
+  for (const element of value.responses) writeDeleteShareGroupOffsetsResponseTopic(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readDeleteShareGroupOffsetsResponseTopic(reader: Reader, _version: number): DeleteShareGroupOffsetsResponseTopic {
+  const topicName = reader.compactString();
+  const topicId = reader.uuid();
+  const errorCode = reader.int16();
+  const errorMessage = reader.compactNullableString();
+  skipTags(reader);
+  return { topicName, topicId, errorCode, errorMessage };
+}
+
+function writeDeleteShareGroupOffsetsResponseTopic(writer: Writer, value: DeleteShareGroupOffsetsResponseTopicInit, _version: number): void {
+  writer.compactString(value.topicName);
+  writer.uuid(value.topicId);
+  writer.int16(value.errorCode);
+  writer.compactNullableString(value.errorMessage ?? null);
+  writer.uvarint(0);
+}
+
+export interface ShareGroupMemberMetadataKey {
+  groupId: string;
+  memberId: string;
+}
+
+export interface ShareGroupMemberMetadataKeyInit {
+  readonly groupId: string;
+  readonly memberId: string;
+}
+
+export function readShareGroupMemberMetadataKey(reader: Reader, version: number): ShareGroupMemberMetadataKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupMemberMetadataKey', version);
+  const groupId = reader.string();
+  const memberId = reader.string();
+  return { groupId, memberId };
+}
+
+export function writeShareGroupMemberMetadataKey(writer: Writer, value: ShareGroupMemberMetadataKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupMemberMetadataKey', version);
+  writer.string(value.groupId);
+  writer.string(value.memberId);
+}
+
+export interface ShareGroupMemberMetadataValue {
+  rackId: string | null;
+  clientId: string;
+  clientHost: string;
+  subscribedTopicNames: string[];
+}
+
+export interface ShareGroupMemberMetadataValueInit {
+  readonly rackId: string | null;
+  readonly clientId: string;
+  readonly clientHost: string;
+  readonly subscribedTopicNames: readonly string[];
+}
+
+export function readShareGroupMemberMetadataValue(reader: Reader, version: number): ShareGroupMemberMetadataValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupMemberMetadataValue', version);
+  const rackId = reader.compactNullableString();
+  const clientId = reader.compactString();
+  const clientHost = reader.compactString();
+  const subscribedTopicNamesLength = readLength(reader, true);
+  const subscribedTopicNames: string[] = [];
+  for (let i = 0; i < subscribedTopicNamesLength; i++) subscribedTopicNames.push(reader.compactString());
+  skipTags(reader);
+  return { rackId, clientId, clientHost, subscribedTopicNames };
+}
+
+export function writeShareGroupMemberMetadataValue(writer: Writer, value: ShareGroupMemberMetadataValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupMemberMetadataValue', version);
+  writer.compactNullableString(value.rackId);
+  writer.compactString(value.clientId);
+  writer.compactString(value.clientHost);
+  writeLength(writer, value.subscribedTopicNames.length, true);
+  for (const element of value.subscribedTopicNames) writer.compactString(element);
+  writer.uvarint(0);
+}
+
+export interface ShareGroupMetadataKey {
+  groupId: string;
+}
+
+export interface ShareGroupMetadataKeyInit {
+  readonly groupId: string;
+}
+
+export function readShareGroupMetadataKey(reader: Reader, version: number): ShareGroupMetadataKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupMetadataKey', version);
+  const groupId = reader.string();
+  return { groupId };
+}
+
+export function writeShareGroupMetadataKey(writer: Writer, value: ShareGroupMetadataKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupMetadataKey', version);
+  writer.string(value.groupId);
+}
+
+export interface ShareGroupMetadataValue {
+  epoch: number;
+  metadataHash: number;
+}
+
+export interface ShareGroupMetadataValueInit {
+  readonly epoch: number;
+  readonly metadataHash: number;
+}
+
+export function readShareGroupMetadataValue(reader: Reader, version: number): ShareGroupMetadataValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupMetadataValue', version);
+  const epoch = reader.int32();
+  const metadataHash = reader.int64();
+  skipTags(reader);
+  return { epoch, metadataHash };
+}
+
+export function writeShareGroupMetadataValue(writer: Writer, value: ShareGroupMetadataValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupMetadataValue', version);
+  writer.int32(value.epoch);
+  writer.int64(value.metadataHash);
+  writer.uvarint(0);
+}
+
+export interface ShareGroupTargetAssignmentMetadataKey {
+  groupId: string;
+}
+
+export interface ShareGroupTargetAssignmentMetadataKeyInit {
+  readonly groupId: string;
+}
+
+export function readShareGroupTargetAssignmentMetadataKey(reader: Reader, version: number): ShareGroupTargetAssignmentMetadataKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupTargetAssignmentMetadataKey', version);
+  const groupId = reader.string();
+  return { groupId };
+}
+
+export function writeShareGroupTargetAssignmentMetadataKey(writer: Writer, value: ShareGroupTargetAssignmentMetadataKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupTargetAssignmentMetadataKey', version);
+  writer.string(value.groupId);
+}
+
+export interface ShareGroupTargetAssignmentMetadataValue {
+  assignmentEpoch: number;
+  assignmentTimestamp: number;
+}
+
+export interface ShareGroupTargetAssignmentMetadataValueInit {
+  readonly assignmentEpoch: number;
+  readonly assignmentTimestamp?: number | undefined;
+}
+
+export function readShareGroupTargetAssignmentMetadataValue(reader: Reader, version: number): ShareGroupTargetAssignmentMetadataValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupTargetAssignmentMetadataValue', version);
+  const assignmentEpoch = reader.int32();
+  let assignmentTimestamp: number = 0;
+  for (let tagsLeft = reader.uvarint(); tagsLeft > 0; tagsLeft--) {
+    const tag = reader.uvarint();
+    const size = reader.uvarint();
+    const end = reader.offset + size;
+    if (tag === 0) assignmentTimestamp = reader.int64();
+    else reader.skip(size);
+    endTag(reader, end);
+  }
+  return { assignmentEpoch, assignmentTimestamp };
+}
+
+export function writeShareGroupTargetAssignmentMetadataValue(writer: Writer, value: ShareGroupTargetAssignmentMetadataValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupTargetAssignmentMetadataValue', version);
+  writer.int32(value.assignmentEpoch);
+  const assignmentTimestamp = value.assignmentTimestamp;
+  const hasAssignmentTimestamp = assignmentTimestamp !== undefined && assignmentTimestamp !== 0;
+  writer.uvarint(Number(hasAssignmentTimestamp));
+  if (hasAssignmentTimestamp) {
+    writer.uvarint(0);
+    writer.uvarint(8);
+    writer.int64(assignmentTimestamp);
+  }
+}
+
+export interface ShareGroupTargetAssignmentMemberKey {
+  groupId: string;
+  memberId: string;
+}
+
+export interface ShareGroupTargetAssignmentMemberKeyInit {
+  readonly groupId: string;
+  readonly memberId: string;
+}
+
+export function readShareGroupTargetAssignmentMemberKey(reader: Reader, version: number): ShareGroupTargetAssignmentMemberKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupTargetAssignmentMemberKey', version);
+  const groupId = reader.string();
+  const memberId = reader.string();
+  return { groupId, memberId };
+}
+
+export function writeShareGroupTargetAssignmentMemberKey(writer: Writer, value: ShareGroupTargetAssignmentMemberKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupTargetAssignmentMemberKey', version);
+  writer.string(value.groupId);
+  writer.string(value.memberId);
+}
+
+export interface ShareGroupTargetAssignmentMemberValue {
+  topicPartitions: ShareGroupTargetAssignmentMemberValueTopicPartition[];
+}
+
+export interface ShareGroupTargetAssignmentMemberValueInit {
+  readonly topicPartitions: readonly ShareGroupTargetAssignmentMemberValueTopicPartitionInit[];
+}
+
+export interface ShareGroupTargetAssignmentMemberValueTopicPartition {
+  topicId: string;
+  partitions: number[];
+}
+
+export interface ShareGroupTargetAssignmentMemberValueTopicPartitionInit {
+  readonly topicId: string;
+  readonly partitions: readonly number[];
+}
+
+export function readShareGroupTargetAssignmentMemberValue(reader: Reader, version: number): ShareGroupTargetAssignmentMemberValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupTargetAssignmentMemberValue', version);
+  const topicPartitionsLength = readLength(reader, true);
+  const topicPartitions: ShareGroupTargetAssignmentMemberValueTopicPartition[] = [];
+  for (let i = 0; i < topicPartitionsLength; i++) topicPartitions.push(readShareGroupTargetAssignmentMemberValueTopicPartition(reader, version));
+  skipTags(reader);
+  return { topicPartitions };
+}
+
+export function writeShareGroupTargetAssignmentMemberValue(writer: Writer, value: ShareGroupTargetAssignmentMemberValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupTargetAssignmentMemberValue', version);
+  writeLength(writer, value.topicPartitions.length, true);
+  for (const element of value.topicPartitions) writeShareGroupTargetAssignmentMemberValueTopicPartition(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareGroupTargetAssignmentMemberValueTopicPartition(reader: Reader, _version: number): ShareGroupTargetAssignmentMemberValueTopicPartition {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeShareGroupTargetAssignmentMemberValueTopicPartition(writer: Writer, value: ShareGroupTargetAssignmentMemberValueTopicPartitionInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+export interface ShareGroupCurrentMemberAssignmentKey {
+  groupId: string;
+  memberId: string;
+}
+
+export interface ShareGroupCurrentMemberAssignmentKeyInit {
+  readonly groupId: string;
+  readonly memberId: string;
+}
+
+export function readShareGroupCurrentMemberAssignmentKey(reader: Reader, version: number): ShareGroupCurrentMemberAssignmentKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupCurrentMemberAssignmentKey', version);
+  const groupId = reader.string();
+  const memberId = reader.string();
+  return { groupId, memberId };
+}
+
+export function writeShareGroupCurrentMemberAssignmentKey(writer: Writer, value: ShareGroupCurrentMemberAssignmentKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupCurrentMemberAssignmentKey', version);
+  writer.string(value.groupId);
+  writer.string(value.memberId);
+}
+
+export interface ShareGroupCurrentMemberAssignmentValue {
+  memberEpoch: number;
+  previousMemberEpoch: number;
+  state: number;
+  assignedPartitions: ShareGroupCurrentMemberAssignmentValueTopicPartitions[];
+}
+
+export interface ShareGroupCurrentMemberAssignmentValueInit {
+  readonly memberEpoch: number;
+  readonly previousMemberEpoch: number;
+  readonly state: number;
+  readonly assignedPartitions: readonly ShareGroupCurrentMemberAssignmentValueTopicPartitionsInit[];
+}
+
+export interface ShareGroupCurrentMemberAssignmentValueTopicPartitions {
+  topicId: string;
+  partitions: number[];
+}
+
+export interface ShareGroupCurrentMemberAssignmentValueTopicPartitionsInit {
+  readonly topicId: string;
+  readonly partitions: readonly number[];
+}
+
+export function readShareGroupCurrentMemberAssignmentValue(reader: Reader, version: number): ShareGroupCurrentMemberAssignmentValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupCurrentMemberAssignmentValue', version);
+  const memberEpoch = reader.int32();
+  const previousMemberEpoch = reader.int32();
+  const state = reader.int8();
+  const assignedPartitionsLength = readLength(reader, true);
+  const assignedPartitions: ShareGroupCurrentMemberAssignmentValueTopicPartitions[] = [];
+  for (let i = 0; i < assignedPartitionsLength; i++) assignedPartitions.push(readShareGroupCurrentMemberAssignmentValueTopicPartitions(reader, version));
+  skipTags(reader);
+  return { memberEpoch, previousMemberEpoch, state, assignedPartitions };
+}
+
+export function writeShareGroupCurrentMemberAssignmentValue(writer: Writer, value: ShareGroupCurrentMemberAssignmentValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupCurrentMemberAssignmentValue', version);
+  writer.int32(value.memberEpoch);
+  writer.int32(value.previousMemberEpoch);
+  writer.int8(value.state);
+  writeLength(writer, value.assignedPartitions.length, true);
+  for (const element of value.assignedPartitions) writeShareGroupCurrentMemberAssignmentValueTopicPartitions(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareGroupCurrentMemberAssignmentValueTopicPartitions(reader: Reader, _version: number): ShareGroupCurrentMemberAssignmentValueTopicPartitions {
+  const topicId = reader.uuid();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, partitions };
+}
+
+function writeShareGroupCurrentMemberAssignmentValueTopicPartitions(writer: Writer, value: ShareGroupCurrentMemberAssignmentValueTopicPartitionsInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+export interface ShareGroupStatePartitionMetadataKey {
+  groupId: string;
+}
+
+export interface ShareGroupStatePartitionMetadataKeyInit {
+  readonly groupId: string;
+}
+
+export function readShareGroupStatePartitionMetadataKey(reader: Reader, version: number): ShareGroupStatePartitionMetadataKey {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupStatePartitionMetadataKey', version);
+  const groupId = reader.string();
+  return { groupId };
+}
+
+export function writeShareGroupStatePartitionMetadataKey(writer: Writer, value: ShareGroupStatePartitionMetadataKeyInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupStatePartitionMetadataKey', version);
+  writer.string(value.groupId);
+}
+
+export interface ShareGroupStatePartitionMetadataValue {
+  initializingTopics: ShareGroupStatePartitionMetadataValueTopicPartitionsInfo[];
+  initializedTopics: ShareGroupStatePartitionMetadataValueInitializedTopic[];
+  deletingTopics: ShareGroupStatePartitionMetadataValueTopicInfo[];
+}
+
+export interface ShareGroupStatePartitionMetadataValueInit {
+  readonly initializingTopics: readonly ShareGroupStatePartitionMetadataValueTopicPartitionsInfoInit[];
+  readonly initializedTopics: readonly ShareGroupStatePartitionMetadataValueInitializedTopicInit[];
+  readonly deletingTopics: readonly ShareGroupStatePartitionMetadataValueTopicInfo[];
+}
+
+export interface ShareGroupStatePartitionMetadataValueTopicPartitionsInfo {
+  topicId: string;
+  topicName: string;
+  partitions: number[];
+}
+
+export interface ShareGroupStatePartitionMetadataValueTopicPartitionsInfoInit {
+  readonly topicId: string;
+  readonly topicName: string;
+  readonly partitions: readonly number[];
+}
+
+export interface ShareGroupStatePartitionMetadataValueInitializedTopic {
+  topicId: string;
+  topicName: string;
+  partitions: number[];
+}
+
+export interface ShareGroupStatePartitionMetadataValueInitializedTopicInit {
+  readonly topicId: string;
+  readonly topicName: string;
+  readonly partitions: readonly number[];
+}
+
+export interface ShareGroupStatePartitionMetadataValueTopicInfo {
+  topicId: string;
+  topicName: string;
+}
+
+export function readShareGroupStatePartitionMetadataValue(reader: Reader, version: number): ShareGroupStatePartitionMetadataValue {
+  if (!(version >= 0 && version <= 0)) throw unreadableVersion('ShareGroupStatePartitionMetadataValue', version);
+  const initializingTopicsLength = readLength(reader, true);
+  const initializingTopics: ShareGroupStatePartitionMetadataValueTopicPartitionsInfo[] = [];
+  for (let i = 0; i < initializingTopicsLength; i++) initializingTopics.push(readShareGroupStatePartitionMetadataValueTopicPartitionsInfo(reader, version));
+  const initializedTopicsLength = readLength(reader, true);
+  const initializedTopics: ShareGroupStatePartitionMetadataValueInitializedTopic[] = [];
+  for (let i = 0; i < initializedTopicsLength; i++) initializedTopics.push(readShareGroupStatePartitionMetadataValueInitializedTopic(reader, version));
+  const deletingTopicsLength = readLength(reader, true);
+  const deletingTopics: ShareGroupStatePartitionMetadataValueTopicInfo[] = [];
+  for (let i = 0; i < deletingTopicsLength; i++) deletingTopics.push(readShareGroupStatePartitionMetadataValueTopicInfo(reader, version));
+  skipTags(reader);
+  return { initializingTopics, initializedTopics, deletingTopics };
+}
+
+export function writeShareGroupStatePartitionMetadataValue(writer: Writer, value: ShareGroupStatePartitionMetadataValueInit, version: number): void {
+  if (!(version >= 0 && version <= 0)) throw unwritableVersion('ShareGroupStatePartitionMetadataValue', version);
+  writeLength(writer, value.initializingTopics.length, true);
+  for (const element of value.initializingTopics) writeShareGroupStatePartitionMetadataValueTopicPartitionsInfo(writer, element, version);
+  writeLength(writer, value.initializedTopics.length, true);
+  for (const element of value.initializedTopics) writeShareGroupStatePartitionMetadataValueInitializedTopic(writer, element, version);
+  writeLength(writer, value.deletingTopics.length, true);
+  for (const element of value.deletingTopics) writeShareGroupStatePartitionMetadataValueTopicInfo(writer, element, version);
+  writer.uvarint(0);
+}
+
+function readShareGroupStatePartitionMetadataValueTopicPartitionsInfo(reader: Reader, _version: number): ShareGroupStatePartitionMetadataValueTopicPartitionsInfo {
+  const topicId = reader.uuid();
+  const topicName = reader.compactString();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, topicName, partitions };
+}
+
+function writeShareGroupStatePartitionMetadataValueTopicPartitionsInfo(writer: Writer, value: ShareGroupStatePartitionMetadataValueTopicPartitionsInfoInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writer.compactString(value.topicName);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+function readShareGroupStatePartitionMetadataValueInitializedTopic(reader: Reader, _version: number): ShareGroupStatePartitionMetadataValueInitializedTopic {
+  const topicId = reader.uuid();
+  const topicName = reader.compactString();
+  const partitionsLength = readLength(reader, true);
+  const partitions: number[] = [];
+  for (let i = 0; i < partitionsLength; i++) partitions.push(reader.int32());
+  skipTags(reader);
+  return { topicId, topicName, partitions };
+}
+
+function writeShareGroupStatePartitionMetadataValueInitializedTopic(writer: Writer, value: ShareGroupStatePartitionMetadataValueInitializedTopicInit, _version: number): void {
+  writer.uuid(value.topicId);
+  writer.compactString(value.topicName);
+  writeLength(writer, value.partitions.length, true);
+  for (const element of value.partitions) writer.int32(element);
+  writer.uvarint(0);
+}
+
+function readShareGroupStatePartitionMetadataValueTopicInfo(reader: Reader, _version: number): ShareGroupStatePartitionMetadataValueTopicInfo {
+  const topicId = reader.uuid();
+  const topicName = reader.compactString();
+  skipTags(reader);
+  return { topicId, topicName };
+}
+
+function writeShareGroupStatePartitionMetadataValueTopicInfo(writer: Writer, value: ShareGroupStatePartitionMetadataValueTopicInfo, _version: number): void {
+  writer.uuid(value.topicId);
+  writer.compactString(value.topicName);
+  writer.uvarint(0);
+}

@@ -7,7 +7,7 @@ import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import test from 'ava';
 import type { Field, Message, Versions } from '../../../protocol/kafka/definition.ts';
-import { readDefinitions } from './vectors.ts';
+import { OWN_TAGS_MIN, readDefinitions } from './vectors.ts';
 import { unzip } from './zip.ts';
 
 const VERSION = '4.4.0';
@@ -107,6 +107,7 @@ function describeSchema(
 
 function describeDefinition(fields: readonly Field[], path = ''): string[] {
   return fields.flatMap((field) => {
+    if (field.tag !== null && field.tag >= OWN_TAGS_MIN) return [];
     const name = path + field.name;
     const line = describe({ ...field, name, type: (field.isArray ? '[]' : '') + field.type });
     return [line, ...(field.structure === null ? [] : describeDefinition(field.structure.fields, `${name}.`))];

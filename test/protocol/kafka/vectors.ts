@@ -4,7 +4,7 @@
  */
 import { readFileSync, readdirSync } from 'node:fs';
 import type { Reader, Writer } from '../../../protocol/bytes.ts';
-import { type Definitions, parseDefinitions } from '../../../protocol/kafka/definition.ts';
+import { type Definitions, type Field, parseDefinitions } from '../../../protocol/kafka/definition.ts';
 import * as messages from '../../../protocol/kafka/messages.ts';
 
 const DEFINITIONS = 'protocol/kafka';
@@ -13,6 +13,21 @@ const DEFINITIONS = 'protocol/kafka';
 export function readDefinitions(): Definitions {
   const names = readdirSync(DEFINITIONS).filter((name) => name.endsWith('.def'));
   return parseDefinitions(...names.sort().map((name) => readFileSync(`${DEFINITIONS}/${name}`, 'utf8')));
+}
+
+/** Tags from here on are ours: Kafka's schemas and vectors know nothing of them. */
+export const OWN_TAGS_MIN = 10_000;
+
+/** The value without the fields that Kafka does not have; whoever reads Kafka's bytes finds their defaults there. */
+export function withoutOwnFields(value: unknown, fields: readonly Field[]): unknown {
+  if (Array.isArray(value)) return value.map((element) => withoutOwnFields(element, fields));
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value;
+  const entries = Object.entries(value).flatMap(([name, content]) => {
+    const field = fields.find((one) => one.name === name);
+    if (field?.tag !== undefined && field.tag !== null && field.tag >= OWN_TAGS_MIN) return [];
+    return [[name, withoutOwnFields(content, field?.structure?.fields ?? [])]];
+  });
+  return Object.fromEntries(entries);
 }
 
 export interface Codec {
