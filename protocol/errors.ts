@@ -123,6 +123,8 @@ export const errors = {
     false,
     'The client meant another node or cluster; it must ask its bootstrap servers again.',
   ),
+  QUEUE_NOT_FOUND: row(69, false, 'There is no such queue.'),
+  QUEUE_DIFFERS: row(42, false, 'A queue of this name exists with other settings.'),
   /** Not on any wire: the process refuses to start. */
   DATA_DIR_LOCKED: row(-1, false, 'Another process uses the data folder.'),
   DATA_DIR_FORMAT: row(-1, false, 'The data folder was written by a version that this one cannot read.'),
