@@ -28,6 +28,7 @@ import {
   reconcile,
 } from './consumer-member.ts';
 import type { Options } from './config.ts';
+import type { GroupSettings } from './group-configs.ts';
 import { GroupOffsets } from './group-offsets.ts';
 import type { MemberIdentity } from './group-roster.ts';
 import { MemberSessions } from './member-sessions.ts';
@@ -42,15 +43,9 @@ export type ConsumerGroupState = 'Empty' | 'Assigning' | 'Reconciling' | 'Stable
 export interface ConsumerGroupHost {
   /** Gives the events their place in the commit order and applies them. */
   commit(events: readonly ConsumerGroupEvent[]): void;
-  readonly options: Pick<
-    Options,
-    | 'group.consumer.session.timeout.ms'
-    | 'group.consumer.heartbeat.interval.ms'
-    | 'group.consumer.max.size'
-    | 'group.consumer.assignors'
-    | 'group.consumer.assignment.interval.ms'
-    | 'message.max.bytes'
-  >;
+  readonly options: Pick<Options, 'group.consumer.max.size' | 'group.consumer.assignors' | 'message.max.bytes'>;
+  /** The group's configs in force. */
+  settings(): GroupSettings;
   readonly topics: TopicCatalog;
 }
 
@@ -201,7 +196,7 @@ export class ConsumerGroup {
     return {
       memberId: request.memberId,
       memberEpoch: reached.epoch,
-      heartbeatIntervalMs: this.#host.options['group.consumer.heartbeat.interval.ms'],
+      heartbeatIntervalMs: this.#host.settings().consumerHeartbeatIntervalMs,
       assignment: isTold ? indexesOf(reached) : null,
     };
   }
@@ -512,7 +507,7 @@ export class ConsumerGroup {
   /** Computes a new target if the group has a newer epoch, at most once an interval. */
   #assign(now: Instant): void {
     if (this.#epoch <= this.#targetEpoch) return;
-    const intervalMs = this.#host.options['group.consumer.assignment.interval.ms'];
+    const intervalMs = this.#host.settings().consumerAssignmentIntervalMs;
     // A clock that was set back must not hold the group up.
     const sinceMs = Math.abs(now.wallMs - this.#targetTimeMs);
     if (this.#targetTimeMs !== 0 && sinceMs < intervalMs) return;
@@ -553,7 +548,7 @@ export class ConsumerGroup {
   }
 
   #touch(memberId: string, now: Instant): void {
-    const deadlineMs = now.monotonicMs + this.#host.options['group.consumer.session.timeout.ms'];
+    const deadlineMs = now.monotonicMs + this.#host.settings().consumerSessionTimeoutMs;
     this.#sessions.touch(memberId, deadlineMs);
   }
 

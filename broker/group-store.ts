@@ -10,6 +10,7 @@ import type { Engine } from './engine.ts';
 import { Group } from './group.ts';
 import type { GroupOffsets } from './group-offsets.ts';
 import { decodeGroupEvent, encodeGroupEvent, type GroupEvent, groupEventBytes } from './group-records.ts';
+import type { ShareGroups, ShareMembership } from './share-membership.ts';
 import { StateLog } from './state-log.ts';
 import type { TopicCatalog } from './subscriptions.ts';
 import type { TopicRegistry } from './topics.ts';
@@ -35,11 +36,13 @@ export interface GroupParts {
   clock: Clock;
   random: Random;
   options: Options;
-  topics: Pick<TopicRegistry, 'get' | 'ensureInternal' | 'version' | 'all'>;
+  topics: Pick<TopicRegistry, 'get' | 'ensureInternal' | 'version' | 'all' | 'groupConfigs'>;
+  /** Undefined: share groups are not served. */
+  shareGroups?: ShareGroups;
 }
 
-/** A group of either protocol. */
-export type AnyGroup = Group | ConsumerGroup;
+/** A group of any protocol. */
+export type AnyGroup = Group | ConsumerGroup | ShareMembership;
 
 export class GroupStore {
   readonly #random: Random;
@@ -48,13 +51,17 @@ export class GroupStore {
   readonly #commitBytesMax: number;
   readonly #groups = new Map<string, AnyGroup>();
   readonly #catalog: TopicCatalog;
+  readonly #configs: GroupParts['topics']['groupConfigs'];
+  readonly #shareGroups: ShareGroups | undefined;
   #offsetCount = 0;
   #isLoaded = false;
 
-  constructor({ engine, clock, random, options, topics }: GroupParts) {
+  constructor({ engine, clock, random, options, topics, shareGroups }: GroupParts) {
     this.#random = random;
     this.#options = options;
     this.#catalog = catalogOf(topics);
+    this.#configs = topics.groupConfigs;
+    this.#shareGroups = shareGroups;
     // Half of it: what events take is only estimated.
     this.#commitBytesMax = options['journal.entry.bytes'] / 2;
     const { partitions } = topics.ensureInternal(GROUPS_TOPIC, 1, GROUPS_TOPIC_CONFIGS);
@@ -107,7 +114,7 @@ export class GroupStore {
   }
 
   /** An empty group goes over to the other protocol; its offsets stay. */
-  convert(group: AnyGroup, type: AnyGroup['type']): void {
+  convert(group: Group | ConsumerGroup, type: 'classic' | 'consumer'): void {
     this.commit(endEvents(group), 'waited');
     this.#put(type, group.id, group.offsets);
   }
@@ -181,7 +188,7 @@ export class GroupStore {
 
   *#live(): Iterable<GroupEvent> {
     for (const group of this.#groups.values()) {
-      if (group.type === 'consumer') yield* group.live();
+      if (group.type !== 'classic') yield* group.live();
       else if (group.stored !== undefined) yield { kind: 'group', group: group.id, value: group.stored };
       for (const [topic, partitions] of group.offsets.topics()) {
         for (const [partition, committed] of partitions) {
@@ -203,11 +210,12 @@ export class GroupStore {
     };
   }
 
-  #consumerHost(): ConstructorParameters<typeof ConsumerGroup>[1] {
+  #modernHost(groupId: string): ConstructorParameters<typeof ConsumerGroup>[1] & { readonly options: Options } {
     return {
       commit: (events) => this.commit(events, 'waited'),
       options: this.#options,
       topics: this.#catalog,
+      settings: () => this.#configs.get(groupId),
     };
   }
 
@@ -231,11 +239,20 @@ export class GroupStore {
     return this.consumerFor(groupId);
   }
 
-  #put(type: AnyGroup['type'], groupId: string, offsets?: GroupOffsets): AnyGroup {
+  /** The share group of this name, made if there is none; undefined if share groups are not served. */
+  shareFor(groupId: string): ShareMembership | undefined {
+    const known = this.#groups.get(groupId);
+    if (known?.type === 'share') return known;
+    const group = this.#shareGroups?.create(groupId, this.#modernHost(groupId));
+    if (group !== undefined) this.#groups.set(groupId, group);
+    return group;
+  }
+
+  #put(type: 'classic' | 'consumer', groupId: string, offsets?: GroupOffsets): AnyGroup {
     const group =
       type === 'classic'
         ? new Group(groupId, this.#host(), offsets)
-        : new ConsumerGroup(groupId, this.#consumerHost(), offsets);
+        : new ConsumerGroup(groupId, this.#modernHost(groupId), offsets);
     this.#groups.set(groupId, group);
     return group;
   }
@@ -243,7 +260,7 @@ export class GroupStore {
 
 /** What ends the group in the log; its offsets are ended apart. */
 export function endEvents(group: AnyGroup): GroupEvent[] {
-  if (group.type === 'consumer') return group.endEvents();
+  if (group.type !== 'classic') return group.endEvents();
   return group.stored === undefined ? [] : [{ kind: 'group gone', group: group.id }];
 }
 

@@ -2,7 +2,8 @@
  * The group coordinator: all groups of the broker, their committed offsets, and the log that keeps both
  * (`__consumer_offsets`, in Kafka's own records). Groups are decided by `Group` (classic protocol) and `ConsumerGroup`
  * (KIP-848); this file finds them, turns an empty one of one protocol into one of the other, bounds them, expires
- * offsets, and lets answers wait for what they lean on.
+ * offsets, and lets answers wait for what they lean on. Share groups (KIP-932) come in through `share`, see
+ * share-membership.ts.
  *
  * After a restart members carry on with their id and generation; only their sessions start anew.
  */
@@ -33,6 +34,7 @@ import type { CommittedOffset, GroupEvent } from './group-records.ts';
 import type { MemberIdentity } from './group-roster.ts';
 import { type AnyGroup, endEvents, type GroupParts, GroupStore } from './group-store.ts';
 import { GroupTimers } from './group-timers.ts';
+import type { ShareGroupState, ShareMembership } from './share-membership.ts';
 
 export type { CommittedOffset } from './group-records.ts';
 export type { GroupState } from './group.ts';
@@ -65,6 +67,7 @@ export class GroupCoordinator {
   readonly #random: Random;
   readonly #options: Options;
   readonly #topics: GroupParts['topics'];
+  readonly #shareGroups: GroupParts['shareGroups'];
   readonly #store: GroupStore;
   readonly #timers: GroupTimers<AnyGroup>;
   #expiryTimer: Timer | undefined;
@@ -76,6 +79,7 @@ export class GroupCoordinator {
     this.#random = parts.random;
     this.#options = parts.options;
     this.#topics = parts.topics;
+    this.#shareGroups = parts.shareGroups;
     this.#timers = new GroupTimers(parts.clock, (groups) => this.#unlessStopped(() => this.#tick(groups)));
     checkAssignors(parts.options['group.consumer.assignors']);
     this.#store = new GroupStore(parts);
@@ -130,7 +134,7 @@ export class GroupCoordinator {
   /** Every committed offset of every group, for lag: the end of the partition minus `offset`. */
   *committed(): Iterable<{
     group: string;
-    state: GroupState | ConsumerGroupState;
+    state: GroupState | ConsumerGroupState | ShareGroupState;
     topic: string;
     partition: number;
     offset: number;
@@ -160,7 +164,7 @@ export class GroupCoordinator {
     if (isNew) this.#convertIfVacant(this.#store.get(request.groupId), 'classic');
     const group = isNew ? this.#groupOrNew(request.groupId) : this.#store.get(request.groupId);
     if (group === undefined) return refuse(isNew ? 'POLICY_VIOLATION' : 'UNKNOWN_MEMBER_ID');
-    if (group.type === 'consumer') return reply(refusedJoin('INCONSISTENT_GROUP_PROTOCOL', ''));
+    if (group.type !== 'classic') return reply(refusedJoin('INCONSISTENT_GROUP_PROTOCOL', ''));
     this.#within(group, () => group.join(this.#now(), request, reply));
   }
 
@@ -206,6 +210,23 @@ export class GroupCoordinator {
     return this.#within(group, () => group.leave(request));
   }
 
+  /**
+   * Runs what a member of a share group asks. GROUP_ID_NOT_FOUND if there is no such group and nobody is joining, or
+   * the id is that of another kind of group; POLICY_VIOLATION when there are as many groups as there may be.
+   */
+  share<Result>(groupId: string, isJoining: boolean, act: (group: ShareMembership, now: Instant) => Result): Result {
+    const known = this.#store.get(groupId);
+    if (known !== undefined && known.type !== 'share') {
+      throw new MillraceError('GROUP_ID_NOT_FOUND', `Group ${groupId} is not a share group.`);
+    }
+    if (known === undefined && isJoining && !this.#hasRoomForGroup()) {
+      throw new MillraceError('POLICY_VIOLATION', 'There are as many groups as there may be.');
+    }
+    const group = isJoining ? this.#store.shareFor(groupId) : known;
+    if (group === undefined) throw new MillraceError('GROUP_ID_NOT_FOUND', `Share group ${groupId} not found.`);
+    return this.#within(group, () => act(group, this.#now()));
+  }
+
   #checkMembersRoom({ topicNames, topicRegex, memberId }: ConsumerHeartbeat): void {
     let sizeBytes = 1024 + 2 * memberId.length + 2 * (topicRegex?.length ?? 0);
     for (const name of topicNames ?? []) sizeBytes += 10 + 2 * name.length;
@@ -225,6 +246,9 @@ export class GroupCoordinator {
     if (group === undefined && !this.#hasRoomForGroup()) {
       throw new MillraceError('POLICY_VIOLATION', 'There are as many groups as there may be.');
     }
+    if (group?.type === 'share') {
+      throw new MillraceError('GROUP_ID_NOT_FOUND', `Group ${groupId} is not a consumer group.`);
+    }
     if (group !== undefined && !group.isVacant) {
       throw new MillraceError(
         'GROUP_ID_NOT_FOUND',
@@ -235,8 +259,8 @@ export class GroupCoordinator {
     return this.#store.consumerFor(groupId);
   }
 
-  #convertIfVacant(group: AnyGroup | undefined, type: AnyGroup['type']): void {
-    if (group === undefined || group.type === type || !group.isVacant) return;
+  #convertIfVacant(group: AnyGroup | undefined, type: 'classic' | 'consumer'): void {
+    if (group === undefined || group.type === 'share' || group.type === type || !group.isVacant) return;
     this.#timers.forget(group);
     this.#store.convert(group, type);
   }
@@ -245,7 +269,7 @@ export class GroupCoordinator {
   leave(groupId: string, leaving: readonly MemberIdentity[]): ErrorCode | readonly ErrorCode[] {
     if (groupId === '') return 'INVALID_GROUP_ID';
     const group = this.#store.get(groupId);
-    if (group === undefined) return leaving.map(() => 'UNKNOWN_MEMBER_ID');
+    if (group === undefined || group.type === 'share') return leaving.map(() => 'UNKNOWN_MEMBER_ID');
     if (group.type === 'consumer') return this.#within(group, () => group.evict(leaving));
     return this.#within(group, () => group.leave(this.#now(), leaving));
   }
@@ -255,6 +279,7 @@ export class GroupCoordinator {
     const now = this.#now();
     const refuse = (error: ErrorCode): void => reply(request.offsets.map(() => error));
     const existing = this.#store.get(request.groupId);
+    if (existing?.type === 'share') return refuse('GROUP_ID_NOT_FOUND');
     if (existing === undefined && request.generation >= 0) return refuse(request.unknownGroupError);
     const refusal = existing?.commitRefusal(now, request);
     if (existing !== undefined) this.#settle(existing);
@@ -301,7 +326,7 @@ export class GroupCoordinator {
   deleteOffsets(groupId: string, targets: readonly TopicPartition[]): ErrorCode | readonly ErrorCode[] {
     if (groupId === '') return 'INVALID_GROUP_ID';
     const group = this.#store.get(groupId);
-    if (group === undefined) return 'GROUP_ID_NOT_FOUND';
+    if (group === undefined || group.type === 'share') return 'GROUP_ID_NOT_FOUND';
     // Only of consumers is it known what they subscribe to.
     if (group.state !== 'Empty' && group.protocolType !== 'consumer') return 'NON_EMPTY_GROUP';
     const events: GroupEvent[] = [];
@@ -323,6 +348,7 @@ export class GroupCoordinator {
     if (group === undefined) return 'GROUP_ID_NOT_FOUND';
     if (group.state !== 'Empty') return 'NON_EMPTY_GROUP';
     this.#endGroup(group, 'waited');
+    if (group.type === 'share') this.#shareGroups?.deleted(groupId);
     return 'NONE';
   }
 
@@ -381,7 +407,9 @@ export class GroupCoordinator {
       if (expireTimeMs >= 0) return nowMs >= expireTimeMs;
       return nowMs - (start === 'commit' ? commitTimeMs : start) >= retentionMs;
     });
-    if (group.isVacant && expired.length === group.offsets.count) return this.#endGroup(group, 'lazy');
+    // A share group stays until it is deleted, as Kafka's: how far it is does not expire.
+    const isOver = group.type !== 'share' && group.isVacant && expired.length === group.offsets.count;
+    if (isOver) return this.#endGroup(group, 'lazy');
     this.#store.commit(
       expired.map((target) => ({ kind: 'offset gone', group: group.id, ...target })),
       'lazy',

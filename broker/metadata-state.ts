@@ -1,6 +1,6 @@
 /**
- * What the broker knows about itself, as a state machine: topics with their ids, partition counts and configs, and the
- * options that were changed while running. Pure: no log, no clock, no dice. `topics.ts` runs it on the metadata log.
+ * What the broker knows about itself, as a state machine: topics with their ids, partition counts and configs, the
+ * options that were changed while running, and the configs of groups. Pure: no log, no clock, no dice. `topics.ts` runs it on the metadata log.
  *
  * An event is one record without key; its value is msgpack of `[version, kind, ...fields]`. Events are facts that were
  * checked before they were written, so applying one never fails; an event of a later version ends the start of this
@@ -32,7 +32,9 @@ export type MetadataEvent =
   /** `overrides` is everything the topic has of its own from now on. */
   | { readonly kind: 'topicConfigured'; readonly id: string; readonly overrides: ConfigValues }
   /** `values` is everything that is dynamic in this scope from now on. */
-  | { readonly kind: 'optionsChanged'; readonly scope: OptionScope; readonly values: ConfigValues };
+  | { readonly kind: 'optionsChanged'; readonly scope: OptionScope; readonly values: ConfigValues }
+  /** `values` is everything the group has of its own from now on. */
+  | { readonly kind: 'groupConfigured'; readonly group: string; readonly values: ConfigValues };
 
 export interface TopicState {
   readonly name: string;
@@ -51,6 +53,7 @@ export class MetadataState implements StateMachine<MetadataEvent> {
   /** Name with '.' as '_' → the name that took it: Kafka's rule, so that metric names never collide. */
   readonly #flatNames = new Map<string, string>();
   readonly #options = new Map<OptionScope, ConfigValues>();
+  readonly #groups = new Map<string, ConfigValues>();
   #partitionCount = 0;
 
   get topicCount(): number {
@@ -77,6 +80,10 @@ export class MetadataState implements StateMachine<MetadataEvent> {
   }
   dynamicOptions(scope: OptionScope): ConfigValues {
     return this.#options.get(scope) ?? new Map();
+  }
+  /** Groups that have configs of their own, with these. */
+  get groupConfigs(): ReadonlyMap<string, ConfigValues> {
+    return this.#groups;
   }
 
   apply(event: MetadataEvent): void {
@@ -113,6 +120,10 @@ export class MetadataState implements StateMachine<MetadataEvent> {
       case 'optionsChanged':
         this.#options.set(event.scope, event.values);
         break;
+      case 'groupConfigured':
+        if (event.values.size === 0) this.#groups.delete(event.group);
+        else this.#groups.set(event.group, event.values);
+        break;
     }
   }
 
@@ -121,6 +132,7 @@ export class MetadataState implements StateMachine<MetadataEvent> {
       const values = this.#options.get(scope);
       if (values !== undefined && values.size > 0) yield { kind: 'optionsChanged', scope, values };
     }
+    for (const [group, values] of this.#groups) yield { kind: 'groupConfigured', group, values };
     for (const topic of this.#topics.values()) yield { kind: 'topicCreated', ...topic };
   }
 
@@ -161,6 +173,8 @@ function fieldsOf(event: MetadataEvent): unknown[] {
       return [event.id, [...event.overrides]];
     case 'optionsChanged':
       return [event.scope, [...event.values]];
+    case 'groupConfigured':
+      return [event.group, [...event.values]];
   }
 }
 
@@ -180,6 +194,8 @@ function eventOf(kind: unknown, fields: unknown[]): MetadataEvent | undefined {
       return { kind: 'topicConfigured', id: fields[0] as string, overrides: values(fields[1]) };
     case 'optionsChanged':
       return { kind: 'optionsChanged', scope: fields[0] as OptionScope, values: values(fields[1]) };
+    case 'groupConfigured':
+      return { kind: 'groupConfigured', group: fields[0] as string, values: values(fields[1]) };
     default:
       return undefined;
   }

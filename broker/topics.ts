@@ -11,6 +11,7 @@ import { randomUuid, type Clock, type Random } from '../storage/clock.ts';
 import type { Options } from './config.ts';
 import { DynamicOptions } from './dynamic-options.ts';
 import type { CommitPart, Engine, LogConfig, Partition, Position } from './engine.ts';
+import { GroupConfigs } from './group-configs.ts';
 import {
   MetadataState,
   type ConfigValues,
@@ -91,12 +92,15 @@ export class TopicRegistry {
   readonly #starts = new WeakMap<Partition, Position>();
   /** Options with their dynamic changes; its `options` are the broker's. */
   readonly dynamicOptions: DynamicOptions;
+  /** Configs of groups; here, as the metadata log keeps them. */
+  readonly groupConfigs: GroupConfigs;
 
   constructor(parts: { engine: Engine; clock: Clock; random: Random; options: Options }) {
     this.#engine = parts.engine;
     this.#clock = parts.clock;
     this.#random = parts.random;
     this.dynamicOptions = new DynamicOptions(parts.options);
+    this.groupConfigs = new GroupConfigs(parts.options);
     const partition = parts.engine.openPartition({
       topicId: METADATA_TOPIC_ID,
       topic: METADATA_TOPIC,
@@ -117,6 +121,7 @@ export class TopicRegistry {
   async load(): Promise<void> {
     await this.#log.load();
     for (const scope of ['cluster', 'node'] as const) this.dynamicOptions.set(scope, this.#state.dynamicOptions(scope));
+    for (const [group, values] of this.#state.groupConfigs) this.groupConfigs.set(group, values);
     for (const topic of this.#state.topics()) this.#open(topic);
   }
 
@@ -266,6 +271,19 @@ export class TopicRegistry {
     this.#log.commit([{ kind: 'optionsChanged', scope, values }]);
     this.dynamicOptions.set(scope, values);
     for (const topic of this.#topics.values()) this.#applyConfig(topic);
+    this.groupConfigs.optionsChanged();
+  }
+
+  /**
+   * Replaces the configs that a group has of its own (checked by `checkGroupConfigs`). POLICY_VIOLATION when as many
+   * groups have some as there may be groups.
+   */
+  configureGroup(group: string, values: ConfigValues): void {
+    const isNew = values.size > 0 && this.groupConfigs.valuesOf(group).size === 0;
+    if (isNew && this.groupConfigs.size >= this.dynamicOptions.options['groups.max'])
+      throw new MillraceError('POLICY_VIOLATION', 'As many groups have configs as there may be groups.');
+    this.#log.commit([{ kind: 'groupConfigured', group, values }]);
+    this.groupConfigs.set(group, values);
   }
 
   /**

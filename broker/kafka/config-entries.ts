@@ -1,17 +1,19 @@
 /**
  * Configs as Kafka's admin APIs show them: every value with its source, and the chain of values behind it (synonyms,
- * KIP-226). Topics show `topicConfigs`; a broker shows the option table and, read-only, the facts that topics take from it.
+ * KIP-226). Topics show `topicConfigs`, groups `groupConfigs`; a broker shows the option table and, read-only, the facts that topics take from it.
  */
 import type { DescribeConfigsResponseConfigInit } from '../../protocol/kafka/messages.ts';
 import type { Broker } from '../broker.ts';
 import { options as optionTable, type Option, type OptionName } from '../config.ts';
 import type { OptionSource } from '../dynamic-options.ts';
+import { type GroupConfig, groupConfigs, groupConfigValue } from '../group-configs.ts';
 import type { ConfigValues } from '../metadata-state.ts';
 import { optionBehind, optionText, topicConfigs, type ConfigType } from '../topic-config.ts';
 
 /** `ConfigSource` of Kafka's DescribeConfigs. */
-const SOURCES: Readonly<Record<OptionSource | 'TOPIC_CONFIG', number>> = {
+const SOURCES: Readonly<Record<OptionSource | 'TOPIC_CONFIG' | 'GROUP_CONFIG', number>> = {
   TOPIC_CONFIG: 1,
+  GROUP_CONFIG: 8,
   DYNAMIC_BROKER_CONFIG: 2,
   DYNAMIC_DEFAULT_BROKER_CONFIG: 3,
   STATIC_BROKER_CONFIG: 4,
@@ -79,6 +81,29 @@ export function describeTopicConfigs(broker: Broker, overrides: ConfigValues): C
       documentation: config.documentation,
       chain,
       value: config.default,
+    });
+  });
+}
+
+/** Every config of a group, whether the group exists or not. */
+export function describeGroupConfigs(broker: Broker, groupId: string): ConfigEntry[] {
+  const own = broker.topics.groupConfigs.valuesOf(groupId);
+  return Object.entries(groupConfigs).map(([name, row]) => {
+    const config: GroupConfig = row;
+    const chain: Synonym[] = [];
+    if (own.has(name)) {
+      const value = groupConfigValue(name, own, broker.options);
+      chain.push({ name, value, source: SOURCES.GROUP_CONFIG });
+    }
+    if (config.type === 'int') chain.push(...optionChain(broker, config.synonym));
+    else chain.push({ name, value: config.default, source: SOURCES.DEFAULT_CONFIG });
+    return entry({
+      name,
+      type: config.type,
+      readOnly: false,
+      documentation: config.documentation,
+      chain,
+      value: chain[0].value,
     });
   });
 }

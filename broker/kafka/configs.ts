@@ -1,7 +1,7 @@
 /**
  * DescribeConfigs (API 32), AlterConfigs (33), IncrementalAlterConfigs (44) and ListConfigResources (74).
  *
- * Topics and this broker have configs; groups have none yet, client metrics and loggers are not served. A resource is
+ * Topics, groups and this broker have configs; client metrics and loggers are not served. A resource is
  * changed as a whole or not at all, and its answer leaves when the change is durable. Permissions are those of Kafka's
  * "Operations and Protocols Authorization": DESCRIBE_CONFIGS or ALTER_CONFIGS, on the topic, the group or the cluster.
  */
@@ -22,6 +22,7 @@ import type {
 import type { Operation } from '../access.ts';
 import type { Broker } from '../broker.ts';
 import { options as optionTable, parseOption, type Option, type OptionName } from '../config.ts';
+import { checkGroupConfigs, groupConfig } from '../group-configs.ts';
 import type { ConfigValues, OptionScope } from '../metadata-state.ts';
 import { checkTopicConfigs, listItems, topicConfig, topicConfigs, topicConfigValue } from '../topic-config.ts';
 import { topicNameProblem } from '../topic-names.ts';
@@ -31,6 +32,7 @@ import type { Call } from './call.ts';
 import {
   describeBrokerConfigs,
   describeClusterConfigs,
+  describeGroupConfigs,
   describeTopicConfigs,
   type ConfigEntry,
 } from './config-entries.ts';
@@ -103,7 +105,7 @@ function entriesOf(broker: Broker, { resourceType, resourceName }: DescribeConfi
       return describeBrokerConfigs(broker);
     case GROUP:
       if (resourceName === '') throw invalidRequest('Group name must not be empty');
-      return [];
+      return describeGroupConfigs(broker, resourceName);
     case CLIENT_METRICS:
       if (resourceName === '') throw invalidRequest('Client metrics subscription name must not be empty');
       return [];
@@ -140,7 +142,7 @@ function alter(
       authorize(call, 'ALTER_CONFIGS', resource);
       if (new Set(configs.map(({ name }) => name)).size < configs.length)
         throw invalidRequest('Error due to duplicate config keys');
-      const change = decide(broker, resource, configs, options.changed(resource, index));
+      const change = decide(broker, resource, options.changed(resource, index));
       if (!options.validateOnly) change();
       return { errorCode: 0, errorMessage: null, resourceType, resourceName };
     } catch (error) {
@@ -149,12 +151,7 @@ function alter(
   });
 }
 
-function decide(
-  broker: Broker,
-  { resourceType, resourceName }: Resource,
-  configs: readonly { name: string }[],
-  changed: NewValues,
-): Change {
+function decide(broker: Broker, { resourceType, resourceName }: Resource, changed: NewValues): Change {
   switch (resourceType) {
     case TOPIC: {
       const topic = alterableTopic(broker, resourceName);
@@ -174,9 +171,11 @@ function decide(
     }
     case GROUP: {
       if (resourceName === '') throw invalidRequest('Default group resources are not allowed.');
-      const [config] = configs;
-      if (config) throw new MillraceError('INVALID_CONFIG', `Unknown group config name: ${config.name}`);
-      return () => {};
+      const before = broker.topics.groupConfigs.valuesOf(resourceName);
+      const values = checkGroupConfigs(changed(before), broker.options);
+      return () => {
+        if (!isSame(values, before)) broker.topics.configureGroup(resourceName, values);
+      };
     }
     case CLIENT_METRICS:
       throw invalidRequest('This broker does not collect metrics from clients.');
@@ -275,6 +274,7 @@ function applyOperation(
     case SUBTRACT: {
       const items = listItems(present(name, value).trim());
       if (resourceType === TOPIC) topicConfig(name);
+      else if (resourceType === GROUP) groupConfig(name);
       if (resourceType !== TOPIC || topicConfig(name).type !== 'list') {
         const verb = configOperation === APPEND ? 'APPEND' : 'SUBTRACT';
         throw new MillraceError('INVALID_CONFIG', `Can't ${verb} to key ${name} because its type is not LIST.`);
@@ -314,6 +314,10 @@ export function listConfigResources(
     configResources.push({ resourceName: String(broker.options['node.id']), resourceType: BROKER });
   if (types.has(TOPIC)) {
     for (const { name } of broker.topics) configResources.push({ resourceName: name, resourceType: TOPIC });
+  }
+  if (types.has(GROUP)) {
+    for (const name of broker.topics.groupConfigs.groupIds())
+      configResources.push({ resourceName: name, resourceType: GROUP });
   }
   broker.topics.whenDurable(() => call.reply({ errorCode: 0, configResources }));
 }

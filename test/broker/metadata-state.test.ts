@@ -10,13 +10,13 @@ const configs = fc
   .map((values) => new Map(Object.entries(values)));
 
 type Operation = {
-  act: 'create' | 'delete' | 'add' | 'configure' | 'options';
+  act: 'create' | 'delete' | 'add' | 'configure' | 'options' | 'group';
   pick: number;
   values: Map<string, string>;
 };
 const operations: fc.Arbitrary<Operation[]> = fc.array(
   fc.record({
-    act: fc.constantFrom('create', 'delete', 'add', 'configure', 'options'),
+    act: fc.constantFrom('create', 'delete', 'add', 'configure', 'options', 'group'),
     pick: fc.nat(20),
     values: configs,
   }),
@@ -46,6 +46,8 @@ function eventFor(state: MetadataState, { act, pick, values }: Operation, sequen
       return topic && { kind: 'topicConfigured', id: topic.id, overrides: values };
     case 'options':
       return { kind: 'optionsChanged', scope: pick % 2 ? 'node' : 'cluster', values };
+    case 'group':
+      return { kind: 'groupConfigured', group: name, values };
   }
 }
 
@@ -56,6 +58,7 @@ function view(state: MetadataState) {
     ids: byName.map(({ id }) => state.byId(id)?.name),
     collisions: names.map((name) => state.collision(name)),
     options: (['node', 'cluster'] as const).map((scope) => Object.fromEntries(state.dynamicOptions(scope))),
+    groups: [...state.groupConfigs].map(([group, values]) => [group, [...values]]).sort(),
     counts: [state.topicCount, state.partitionCount],
   };
 }

@@ -4,6 +4,7 @@ import type { Partitions } from '../../broker/consumer-assignors.ts';
 import { type ConsumerGroupEvent, isConsumerGroupEvent } from '../../broker/consumer-group-records.ts';
 import { resolveOptions } from '../../broker/config.ts';
 import type { Instant } from '../../broker/group.ts';
+import { GroupConfigs } from '../../broker/group-configs.ts';
 import { decodeGroupEvent, encodeGroupEvent } from '../../broker/group-records.ts';
 import { MillraceError } from '../../protocol/errors.ts';
 
@@ -136,13 +137,16 @@ export class ConsumerGroupBench {
   }
 
   #open(): ConsumerGroup {
+    const options = resolveOptions(this.values);
+    const configs = new GroupConfigs(options);
     const version = (): number => this.topicsVersion;
     return new ConsumerGroup('g', {
       commit: (events) => {
         this.events.push(...events);
         for (const event of events) this.group.apply(event);
       },
-      options: resolveOptions(this.values),
+      options,
+      settings: () => configs.get('g'),
       topics: {
         get version() {
           return version();

@@ -157,7 +157,6 @@ test('resources that cannot be described are refused in the words of Apache Kafk
   t.is(told(LOGGER, '1')[0], 42);
   t.is(told(99, 'x')[0], 42);
   t.deepEqual(told(GROUP, ''), [42, 'Group name must not be empty']);
-  t.deepEqual(told(GROUP, 'g'), [0, '']);
   t.deepEqual(told(METRICS, 'm'), [0, '']);
   t.is(told(TOPIC, 'orders', ['DESCRIBE_CONFIGS TOPIC orders'])[0], 29);
   t.is(told(BROKER, '1', ['DESCRIBE_CONFIGS CLUSTER'])[0], 31);
@@ -292,6 +291,20 @@ test('changes that cannot be made are refused in the words of Apache Kafka, and 
     [BROKER, '1', [['foo.bar', SET, '5']], 42, 'Unknown broker config name: foo.bar'],
     [GROUP, 'g', [['foo', SET, '1']], 40, 'Unknown group config name: foo'],
     [GROUP, '', [], 42, 'Default group resources are not allowed.'],
+    [
+      GROUP,
+      'g',
+      [['streams.num.standby.replicas', SET, '1']],
+      40,
+      'Unknown group config name: streams.num.standby.replicas',
+    ],
+    [
+      GROUP,
+      'g',
+      [['share.isolation.level', APPEND, 'x']],
+      40,
+      "Can't APPEND to key share.isolation.level because its type is not LIST.",
+    ],
     [99, 'x', [], 42, 'Unknown resource type 99'],
   ];
   for (const [type, name, operations, code, message] of cases)
@@ -303,6 +316,37 @@ test('changes that cannot be made are refused in the words of Apache Kafka, and 
   t.is(change(broker, TOPIC, 'orders', [], { denied: ['ALTER_CONFIGS TOPIC orders'] })[0], 29);
   t.is(change(broker, BROKER, '1', [], { denied: ['ALTER_CONFIGS CLUSTER'] })[0], 31);
   t.is(change(broker, GROUP, 'g', [], { denied: ['ALTER_CONFIGS GROUP'] })[0], 30);
+});
+
+test('configs of a group are set, shown with where they come from, listed and taken back', async (t) => {
+  const broker = await withTopic();
+  const shown = (key: string) => one(broker, GROUP, 'g', key);
+  const session = 'consumer.session.timeout.ms';
+  const asOption = ['group.consumer.session.timeout.ms', '45000', 5];
+  t.deepEqual(shown(session), ['45000', 5, [asOption]]);
+  t.deepEqual(shown('share.auto.offset.reset'), ['latest', 5, [['share.auto.offset.reset', 'latest', 5]]]);
+  const set: [string, number, string][] = [
+    [session, SET, '50000'],
+    ['share.auto.offset.reset', SET, 'by_duration:PT1H'],
+    ['nope', DELETE, ''],
+  ];
+  t.deepEqual(change(broker, GROUP, 'g', set), [0, null]);
+  t.deepEqual(shown(session), ['50000', 8, [[session, '50000', 8], asOption]]);
+  t.is(broker.topics.groupConfigs.get('g').consumerSessionTimeoutMs, 50_000);
+  const listed = () =>
+    ask(broker, apis.ListConfigResources, listConfigResources, { resourceTypes: [GROUP] }, { version: 1 }).response
+      ?.configResources;
+  t.deepEqual(listed(), [{ resourceName: 'g', resourceType: GROUP }]);
+  const again = await openTopicsBroker({ engine: broker.engine.restart() });
+  t.is(one(again, GROUP, 'g', session)[0], '50000');
+  const reset: [string, number, string][] = [
+    [session, DELETE, ''],
+    ['share.auto.offset.reset', DELETE, ''],
+  ];
+  t.deepEqual(change(broker, GROUP, 'g', reset), [0, null]);
+  t.deepEqual(listed(), []);
+  t.is(replace(broker, GROUP, 'g', [['share.delivery.count.limit', '3']], 2)[0], 0);
+  t.is(broker.topics.groupConfigs.get('g').shareDeliveryCountLimit, 3);
 });
 
 test('a resource twice in a request is changed by neither', async (t) => {
