@@ -117,6 +117,7 @@ export const errors = {
   UNSUPPORTED_ENDPOINT_TYPE: row(115, false, 'There is no such kind of node.'),
   UNKNOWN_SUBSCRIPTION_ID: row(117, false, 'The client metrics subscription is not known.'),
   TELEMETRY_TOO_LARGE: row(118, false, 'The client metrics are too large.'),
+  INVALID_RECORD_STATE: row(121, false, 'The message is not in flight for this consumer.'),
   INVALID_REGULAR_EXPRESSION: row(128, false, 'The regular expression of the subscription is not allowed.'),
   REBOOTSTRAP_REQUIRED: row(
     129,
