@@ -1,6 +1,7 @@
 /**
  * What the broker knows about itself, as a state machine: topics with their ids, partition counts and configs, the
- * options that were changed while running, and the configs of groups. Pure: no log, no clock, no dice. `topics.ts` runs it on the metadata log.
+ * options that were changed while running, the configs of groups, and declared queues. Pure: no log, no clock, no dice.
+ * `topics.ts` runs it on the metadata log.
  *
  * An event is one record without key; its value is msgpack of `[version, kind, ...fields]`. Events are facts that were
  * checked before they were written, so applying one never fails; an event of a later version ends the start of this
@@ -34,7 +35,22 @@ export type MetadataEvent =
   /** `values` is everything that is dynamic in this scope from now on. */
   | { readonly kind: 'optionsChanged'; readonly scope: OptionScope; readonly values: ConfigValues }
   /** `values` is everything the group has of its own from now on. */
-  | { readonly kind: 'groupConfigured'; readonly group: string; readonly values: ConfigValues };
+  | { readonly kind: 'groupConfigured'; readonly group: string; readonly values: ConfigValues }
+  /** Also of one that exists: everything it is from now on. The end of its topic ends it, too. */
+  | ({ readonly kind: 'queueDeclared' } & QueueDeclaration)
+  | { readonly kind: 'queueDeleted'; readonly name: string };
+
+/** A queue that somebody declared. */
+export interface QueueDeclaration {
+  readonly name: string;
+  /** Made with its topic and ends with it; else declared over a topic that was there. */
+  readonly isOwned: boolean;
+  readonly topicId: string;
+  /** Canonical text by name. */
+  readonly settings: ConfigValues;
+  /** In whose words (`QueueFamily`) each setting came. */
+  readonly origins: ConfigValues;
+}
 
 export interface TopicState {
   readonly name: string;
@@ -54,6 +70,7 @@ export class MetadataState implements StateMachine<MetadataEvent> {
   readonly #flatNames = new Map<string, string>();
   readonly #options = new Map<OptionScope, ConfigValues>();
   readonly #groups = new Map<string, ConfigValues>();
+  readonly #queues = new Map<string, QueueDeclaration>();
   #partitionCount = 0;
 
   get topicCount(): number {
@@ -85,6 +102,10 @@ export class MetadataState implements StateMachine<MetadataEvent> {
   get groupConfigs(): ReadonlyMap<string, ConfigValues> {
     return this.#groups;
   }
+  /** Declared queues by name. */
+  get queues(): ReadonlyMap<string, QueueDeclaration> {
+    return this.#queues;
+  }
 
   apply(event: MetadataEvent): void {
     switch (event.kind) {
@@ -104,6 +125,7 @@ export class MetadataState implements StateMachine<MetadataEvent> {
         this.#ids.delete(event.id);
         this.#flatNames.delete(flat(topic.name));
         this.#partitionCount -= topic.partitionCount;
+        for (const { name, topicId } of this.#queues.values()) if (topicId === event.id) this.#queues.delete(name);
         break;
       }
       case 'partitionsAdded': {
@@ -124,6 +146,14 @@ export class MetadataState implements StateMachine<MetadataEvent> {
         if (event.values.size === 0) this.#groups.delete(event.group);
         else this.#groups.set(event.group, event.values);
         break;
+      case 'queueDeclared': {
+        const { name, isOwned, topicId, settings, origins } = event;
+        this.#queues.set(name, { name, isOwned, topicId, settings, origins });
+        break;
+      }
+      case 'queueDeleted':
+        this.#queues.delete(event.name);
+        break;
     }
   }
 
@@ -134,6 +164,7 @@ export class MetadataState implements StateMachine<MetadataEvent> {
     }
     for (const [group, values] of this.#groups) yield { kind: 'groupConfigured', group, values };
     for (const topic of this.#topics.values()) yield { kind: 'topicCreated', ...topic };
+    for (const queue of this.#queues.values()) yield { kind: 'queueDeclared', ...queue };
   }
 
   encode(event: MetadataEvent, nowMs: number): RecordInit {
@@ -175,6 +206,10 @@ function fieldsOf(event: MetadataEvent): unknown[] {
       return [event.scope, [...event.values]];
     case 'groupConfigured':
       return [event.group, [...event.values]];
+    case 'queueDeclared':
+      return [event.name, event.isOwned, event.topicId, [...event.settings], [...event.origins]];
+    case 'queueDeleted':
+      return [event.name];
   }
 }
 
@@ -196,6 +231,12 @@ function eventOf(kind: unknown, fields: unknown[]): MetadataEvent | undefined {
       return { kind: 'optionsChanged', scope: fields[0] as OptionScope, values: values(fields[1]) };
     case 'groupConfigured':
       return { kind: 'groupConfigured', group: fields[0] as string, values: values(fields[1]) };
+    case 'queueDeclared': {
+      const [name, isOwned, topicId, settings, origins] = fields as [string, boolean, string, unknown, unknown];
+      return { kind: 'queueDeclared', name, isOwned, topicId, settings: values(settings), origins: values(origins) };
+    }
+    case 'queueDeleted':
+      return { kind: 'queueDeleted', name: fields[0] as string };
     default:
       return undefined;
   }

@@ -95,19 +95,39 @@ export class StateLog<Event> {
     }
   }
 
-  /** Commits the events (and `others` with them, all or nothing) and applies them. */
+  /**
+   * Commits the events (and `others` with them, all or nothing) and applies them. `isPartial`: the machine is ahead of its
+   * events, the rest follows at once; the log is not rewritten in between.
+   */
   commit(
     events: readonly Event[],
-    options: { others?: readonly CommitPart[]; urgency?: 'waited' | 'lazy' } = {},
+    options: { others?: readonly CommitPart[]; urgency?: 'waited' | 'lazy'; isPartial?: boolean } = {},
   ): Position {
     const batch = this.#batch(events);
     const parts: CommitPart[] = [{ kind: 'append', partition: this.#partition, batch }, ...(options.others ?? [])];
     const { position } = this.#engine.commit(parts, options.urgency ?? 'waited');
+    this.#committed(events, batch.length, position, options.isPartial);
+    return position;
+  }
+
+  /**
+   * The events as a part of a commit that somebody else makes, in this turn and next; `committed` right after it, with its
+   * position.
+   */
+  part(events: readonly Event[]): { part: CommitPart; committed: (position: Position) => void } {
+    const batch = this.#batch(events);
+    return {
+      part: { kind: 'append', partition: this.#partition, batch },
+      committed: (position) => this.#committed(events, batch.length, position),
+    };
+  }
+
+  #committed(events: readonly Event[], sizeBytes: number, position: Position, isPartial = false): void {
     this.#position = position;
     for (const event of events) this.#machine.apply(event);
-    this.#bytesSinceRewrite += batch.length;
+    this.#bytesSinceRewrite += sizeBytes;
+    if (isPartial) return;
     if (this.#bytesSinceRewrite > Math.max(REWRITE_MIN_BYTES, this.#liveBytes)) this.#rewrite();
-    return position;
   }
 
   /** Calls back when everything this machine has decided so far is durable. */

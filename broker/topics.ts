@@ -17,6 +17,7 @@ import {
   type ConfigValues,
   type MetadataEvent,
   type OptionScope,
+  type QueueDeclaration,
   type TopicState,
 } from './metadata-state.ts';
 import { StateLog } from './state-log.ts';
@@ -47,6 +48,15 @@ export interface NewTopic {
   /** Checked by `checkTopicConfigs`. */
   readonly overrides: ConfigValues;
 }
+
+/** Told after the change. */
+export interface TopicListener {
+  deleted(topic: Topic): void;
+  partitionsAdded(topic: Topic): void;
+}
+
+/** What another state machine commits in the same journal record; `committed` right after it (`StateLog.part`). */
+export type CommittedTogether = { part: CommitPart; committed: (position: Position) => void } | undefined;
 
 interface OpenTopic extends Topic {
   readonly partitions: Partition[];
@@ -85,6 +95,7 @@ export class TopicRegistry {
   readonly #byId = new Map<string, OpenTopic>();
   /** Name → when it was deleted, the oldest first; older than `RECREATE_AFTER_MS` they go. */
   readonly #deleted = new Map<string, number>();
+  readonly #listeners: TopicListener[] = [];
   /** Undefined after a topic came or went. */
   #sorted: OpenTopic[] | undefined;
   #version = 0;
@@ -229,6 +240,45 @@ export class TopicRegistry {
     return this.#open(event);
   }
 
+  /** Declared queues by name; `QueueRegistry` runs them. */
+  get queues(): ReadonlyMap<string, QueueDeclaration> {
+    return this.#state.queues;
+  }
+
+  /** Declares a queue over a topic that exists, or replaces all that is declared of it. */
+  declareQueue(queue: QueueDeclaration, together?: CommittedTogether): void {
+    this.#commitTogether([{ kind: 'queueDeclared', ...queue }], [], together);
+  }
+
+  /** Makes a topic and declares the queue that owns it, in one commit. Throws as `create`. */
+  createQueue(
+    topic: NewTopic,
+    queue: Omit<QueueDeclaration, 'topicId' | 'isOwned'>,
+    together: (topicId: string) => CommittedTogether,
+  ): Topic {
+    this.checkName(topic.name);
+    this.checkRoom(1, topic.partitionCount);
+    const id = this.#newId();
+    const event: MetadataEvent = { kind: 'topicCreated', ...topic, isInternal: false, id };
+    this.#commitTogether([event, { kind: 'queueDeclared', ...queue, isOwned: true, topicId: id }], [], together(id));
+    return this.#open(event);
+  }
+
+  /** Ends a declared queue; its topic stays. */
+  deleteQueue(name: string, together?: CommittedTogether): void {
+    this.#commitTogether([{ kind: 'queueDeleted', name }], [], together);
+  }
+
+  #commitTogether(events: MetadataEvent[], others: CommitPart[], together: CommittedTogether): void {
+    const position = this.#log.commit(events, { others: together ? [...others, together.part] : others });
+    together?.committed(position);
+  }
+
+  /** Calls back after topics were deleted or got partitions. */
+  watch(listener: TopicListener): void {
+    this.#listeners.push(listener);
+  }
+
   /** Deletes topics' records, configs and name. One commit each, so a crash leaves a topic whole or gone. */
   delete(topic: Topic): void {
     const others: CommitPart[] = topic.partitions.map((partition) => ({ kind: 'delete', partition }));
@@ -240,6 +290,7 @@ export class TopicRegistry {
     this.#deleted.delete(topic.name);
     this.#deleted.set(topic.name, this.#clock.monotonic());
     this.#version++;
+    for (const listener of this.#listeners) listener.deleted(topic);
   }
 
   #forgetDeleted(): void {
@@ -256,6 +307,7 @@ export class TopicRegistry {
     this.checkRoom(0, partitionCount - open.partitions.length);
     this.#log.commit([{ kind: 'partitionsAdded', id: open.id, partitionCount }]);
     this.#openPartitions(open, partitionCount);
+    for (const listener of this.#listeners) listener.partitionsAdded(open);
   }
 
   /** Replaces the topic's own configs (checked by `checkTopicConfigs`); its partitions obey at once. */
