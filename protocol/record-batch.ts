@@ -253,7 +253,8 @@ export function stampAppendTime(bytes: Buffer, position: number, timestamp: numb
   sealCrc(bytes, position);
 }
 
-function sealCrc(bytes: Buffer, position: number): void {
+/** Writes the CRC of a batch whose other fields are as they shall be. */
+export function sealCrc(bytes: Buffer, position: number): void {
   const sizeBytes = batchSizeBytes(bytes, position);
   bytes.writeUInt32BE(crc32c(bytes, position + CRC_START, sizeBytes - CRC_START), position + 17);
 }
@@ -370,7 +371,7 @@ class BatchWalk {
 }
 
 /** A cursor before the first record; decompresses if need be. */
-function openRecords(bytes: Buffer, position: number, maxDecompressedBytes: number): RecordCursor {
+export function openRecords(bytes: Buffer, position: number, maxDecompressedBytes: number): RecordCursor {
   const codec = batchCodec(bytes, position);
   if (codec === undefined) {
     throw new MillraceError('UNSUPPORTED_COMPRESSION_TYPE', `batch at byte ${position} has a codec that is not known`);
@@ -517,6 +518,40 @@ export class BatchBuilder {
     batch.writeInt32BE(this.#recordCount, 57);
     sealCrc(batch, 0);
   }
+}
+
+/** Neighbouring records of a batch: where they lie among its (decompressed) records, and the last one's offset delta. */
+export interface BatchPiece {
+  readonly start: number;
+  readonly end: number;
+  readonly lastOffsetDelta: number;
+}
+
+/**
+ * A batch with some of the records of `stored`, which lie in `pieces` of `records`: uncompressed, of no producer, in no
+ * transaction. Base offset, base timestamp and max timestamp (an upper bound) stay, so records are copied as they are.
+ */
+export function subsetBatch(
+  stored: Buffer,
+  records: Buffer,
+  pieces: readonly BatchPiece[],
+  recordCount: number,
+): Buffer {
+  let sizeBytes = BATCH_OVERHEAD_BYTES;
+  for (const { start, end } of pieces) sizeBytes += end - start;
+  const batch = Buffer.allocUnsafe(sizeBytes);
+  stored.copy(batch, 0, 0, BATCH_OVERHEAD_BYTES);
+  let at = BATCH_OVERHEAD_BYTES;
+  for (const { start, end } of pieces) at += records.copy(batch, at, start, end);
+  batch.writeInt32BE(sizeBytes - LOG_OVERHEAD_BYTES, 8);
+  batch.writeInt16BE(batchAttributes(stored, 0) & ATTRIBUTE_TIMESTAMP_TYPE, 21);
+  batch.writeInt32BE(pieces[pieces.length - 1].lastOffsetDelta, 23);
+  writeInt64(batch, 43, -1);
+  batch.writeInt16BE(-1, 51);
+  batch.writeInt32BE(-1, 53);
+  batch.writeInt32BE(recordCount, 57);
+  sealCrc(batch, 0);
+  return batch;
 }
 
 /** Whether the int64 at `at` is a safe integer: its high half is within 21 bits of sign. */
