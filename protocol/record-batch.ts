@@ -370,7 +370,24 @@ class BatchWalk {
   }
 }
 
-/** A cursor before the first record; decompresses if need be. */
+/** What the timestamps of a batch's records are made of. */
+export interface RecordTimes {
+  readonly recordCount: number;
+  readonly baseTimestamp: number;
+  /** The timestamp of every record, where the broker's append time counts. */
+  readonly appendTime: number | undefined;
+}
+
+export function recordTimes(bytes: Buffer, position: number): RecordTimes {
+  const hasAppendTime = (batchAttributes(bytes, position) & ATTRIBUTE_TIMESTAMP_TYPE) !== 0;
+  return {
+    recordCount: batchRecordCount(bytes, position),
+    baseTimestamp: batchBaseTimestamp(bytes, position),
+    appendTime: hasAppendTime ? batchMaxTimestamp(bytes, position) : undefined,
+  };
+}
+
+/** A cursor before the first record of the batch; decompresses if need be. Errors as in `checkCompressedRecords`. */
 export function openRecords(bytes: Buffer, position: number, maxDecompressedBytes: number): RecordCursor {
   const codec = batchCodec(bytes, position);
   if (codec === undefined) {
