@@ -248,6 +248,18 @@ export const options = {
   'group.share.heartbeat.interval.ms': int(5_000, 1, INT32_MAX, 'As Apache Kafka: how often members report.'),
   'group.share.min.heartbeat.interval.ms': int(5_000, 1, INT32_MAX, 'As Apache Kafka: for the config of a group.'),
   'group.share.max.heartbeat.interval.ms': int(15_000, 1, INT32_MAX, 'As Apache Kafka: for the config of a group.'),
+  'group.share.max.size': int(
+    200,
+    1,
+    100_000,
+    'As Apache Kafka: members of a share group; bounds memory and assigning.',
+  ),
+  'group.share.max.share.sessions': int(
+    2_000,
+    1,
+    1_000_000,
+    'As Apache Kafka: members that take from share groups at a time; bounds the memory of their sessions.',
+  ),
   'group.share.assignment.interval.ms': int(
     1_000,
     0,

@@ -6,7 +6,7 @@
  *   key    int16 2 · group                     value  GroupMetadataValue 3
  *
  * A value starts with its version (int16); no value at all means "gone". What consumer groups store is in
- * consumer-group-records.ts; keys of other kinds belong to later versions of the broker and are skipped.
+ * consumer-group-records.ts, what share groups store in share-group-records.ts; keys of other kinds belong to later versions of the broker and are skipped.
  */
 import { asBuffer, Reader, Writer } from '../protocol/bytes.ts';
 import { ZERO_UUID } from '../protocol/kafka/fields.ts';
@@ -30,6 +30,13 @@ import {
   encodeConsumerGroupEvent,
   isConsumerGroupEvent,
 } from './consumer-group-records.ts';
+import {
+  decodeShareGroupEvent,
+  encodeShareGroupEvent,
+  isShareGroupEvent,
+  type ShareGroupEvent,
+  shareGroupEventBytes,
+} from './share-group-records.ts';
 
 export interface CommittedOffset {
   readonly offset: number;
@@ -56,7 +63,8 @@ export type GroupEvent =
   /** The whole of the group's durable state; what a restarted broker carries on with. */
   | { readonly kind: 'group'; readonly group: string; readonly value: GroupMetadataValue }
   | { readonly kind: 'group gone'; readonly group: string }
-  | ConsumerGroupEvent;
+  | ConsumerGroupEvent
+  | ShareGroupEvent;
 
 const OFFSET_KEYS_MAX = 1;
 const GROUP_KEY = 2;
@@ -66,6 +74,7 @@ const OFFSET_VALUE_WITH_EXPIRY = 1;
 
 export function encodeGroupEvent(event: GroupEvent, nowMs: number): RecordInit {
   if (isConsumerGroupEvent(event)) return { ...encodeConsumerGroupEvent(event), timestamp: nowMs };
+  if (isShareGroupEvent(event)) return { ...encodeShareGroupEvent(event), timestamp: nowMs };
   const key = new Writer();
   let value: Buffer | null = null;
   if (event.kind === 'group' || event.kind === 'group gone') {
@@ -117,7 +126,8 @@ export function decodeGroupEvent(record: DecodedRecord): GroupEvent | undefined 
   }
   if (kind !== GROUP_KEY) {
     const value = record.value === null ? undefined : new Reader(record.value);
-    return decodeConsumerGroupEvent(kind, key, value, value?.int16() ?? 0);
+    const version = value?.int16() ?? 0;
+    return decodeConsumerGroupEvent(kind, key, value, version) ?? decodeShareGroupEvent(kind, key, value, version);
   }
   const { group } = readGroupMetadataKey(key, 0);
   if (record.value === null) return { kind: 'group gone', group };
@@ -158,7 +168,7 @@ export function groupEventBytes(event: GroupEvent): number {
     case 'offset gone':
       return overheadBytes + Buffer.byteLength(event.topic);
     default:
-      return overheadBytes + consumerGroupEventBytes(event);
+      return overheadBytes + (isShareGroupEvent(event) ? shareGroupEventBytes(event) : consumerGroupEventBytes(event));
   }
 }
 

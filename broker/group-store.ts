@@ -2,15 +2,19 @@
  * All groups as the log knows them: which there are, of which protocol, what they have committed; and the log that keeps
  * it (`__consumer_offsets`, in Kafka's own records). Everything that outlives a restart changes in `#apply`.
  */
+import { MillraceError } from '../protocol/errors.ts';
 import type { Clock, Random } from '../storage/clock.ts';
 import { randomUuid } from '../storage/clock.ts';
 import type { Options } from './config.ts';
+import { classicValue, upgradeEvents } from './consumer-classic.ts';
 import { ConsumerGroup } from './consumer-group.ts';
 import type { Engine } from './engine.ts';
 import { Group } from './group.ts';
+import type { Member } from './group-member.ts';
 import type { GroupOffsets } from './group-offsets.ts';
 import { decodeGroupEvent, encodeGroupEvent, type GroupEvent, groupEventBytes } from './group-records.ts';
-import type { ShareGroups, ShareMembership } from './share-membership.ts';
+import { ShareGroup, type ShareGroupHost } from './share-group.ts';
+import { isShareGroupEvent, type ShareGroupEvent } from './share-group-records.ts';
 import { StateLog } from './state-log.ts';
 import type { TopicCatalog } from './subscriptions.ts';
 import type { TopicRegistry } from './topics.ts';
@@ -37,14 +41,15 @@ export interface GroupParts {
   random: Random;
   options: Options;
   topics: Pick<TopicRegistry, 'get' | 'ensureInternal' | 'version' | 'all' | 'groupConfigs'>;
-  /** Undefined: share groups are not served. */
-  shareGroups?: ShareGroups;
+  /** A share group is gone (DeleteGroups): so is what queues keep of it. */
+  onShareGroupDeleted?: (groupId: string) => void;
 }
 
 /** A group of any protocol. */
-export type AnyGroup = Group | ConsumerGroup | ShareMembership;
+export type AnyGroup = Group | ConsumerGroup | ShareGroup;
 
 export class GroupStore {
+  readonly #clock: Clock;
   readonly #random: Random;
   readonly #options: Options;
   readonly #log: StateLog<GroupEvent>;
@@ -52,16 +57,15 @@ export class GroupStore {
   readonly #groups = new Map<string, AnyGroup>();
   readonly #catalog: TopicCatalog;
   readonly #configs: GroupParts['topics']['groupConfigs'];
-  readonly #shareGroups: ShareGroups | undefined;
   #offsetCount = 0;
   #isLoaded = false;
 
-  constructor({ engine, clock, random, options, topics, shareGroups }: GroupParts) {
+  constructor({ engine, clock, random, options, topics }: GroupParts) {
+    this.#clock = clock;
     this.#random = random;
     this.#options = options;
     this.#catalog = catalogOf(topics);
     this.#configs = topics.groupConfigs;
-    this.#shareGroups = shareGroups;
     // Half of it: what events take is only estimated.
     this.#commitBytesMax = options['journal.entry.bytes'] / 2;
     const { partitions } = topics.ensureInternal(GROUPS_TOPIC, 1, GROUPS_TOPIC_CONFIGS);
@@ -165,6 +169,7 @@ export class GroupStore {
         return;
       }
       default: {
+        if (isShareGroupEvent(event)) return this.#applyShare(event);
         const group = event.value === null ? this.#groups.get(event.group) : this.consumerFor(event.group);
         if (group?.type !== 'consumer') return;
         group.apply(event);
@@ -172,6 +177,13 @@ export class GroupStore {
         return;
       }
     }
+  }
+
+  #applyShare(event: ShareGroupEvent): void {
+    const group = event.value === null ? this.#groups.get(event.group) : this.shareFor(event.group);
+    if (group?.type !== 'share') return;
+    group.apply(event);
+    if (!this.#isLoaded && event.kind === 'share group' && event.value === null) this.#groups.delete(group.id);
   }
 
   /** A group's record is gone, its offsets may follow: what is left is as if only offsets had been committed. */
@@ -210,13 +222,61 @@ export class GroupStore {
     };
   }
 
-  #modernHost(groupId: string): ConstructorParameters<typeof ConsumerGroup>[1] & { readonly options: Options } {
+  #modernHost(
+    groupId: string,
+  ): ConstructorParameters<typeof ConsumerGroup>[1] & ShareGroupHost & { readonly options: Options } {
     return {
       commit: (events) => this.commit(events, 'waited'),
+      becomeClassic: (ending, members, generation, hasToRebalance) =>
+        this.#downgrade(groupId, ending, members, generation, hasToRebalance),
+      newMemberId: () => randomUuid(this.#random),
       options: this.#options,
       topics: this.#catalog,
       settings: () => this.#configs.get(groupId),
     };
+  }
+
+  /** A consumer group in which all speak the classic protocol becomes a classic one, as Kafka's does. */
+  #downgrade(
+    groupId: string,
+    ending: () => readonly GroupEvent[],
+    members: readonly Member[],
+    generation: number,
+    hasToRebalance: boolean,
+  ): boolean {
+    if (!mayMigrate(this.#options, 'downgrade') || members.length > this.#options['group.max.size']) return false;
+    const now = { monotonicMs: this.#clock.monotonic(), wallMs: this.#clock.now() };
+    const value = classicValue(members, generation, now.wallMs);
+    const event: GroupEvent = { kind: 'group', group: groupId, value };
+    if (groupEventBytes(event) > Math.min(this.#options['message.max.bytes'], this.#commitBytesMax)) return false;
+    this.commit([...ending(), event], 'waited');
+    const group = this.classicFor(groupId);
+    group.load(value, members);
+    group.restartSessions(now);
+    if (hasToRebalance) group.shareAnew(now);
+    return true;
+  }
+
+  /**
+   * A classic group with members becomes a consumer group of the same members; whoever waited in it asks again. Throws
+   * GROUP_ID_NOT_FOUND, in Kafka's words, if that may not be.
+   */
+  upgrade(group: Group): ConsumerGroup {
+    const refused = (why: string): MillraceError =>
+      new MillraceError(
+        'GROUP_ID_NOT_FOUND',
+        `Cannot upgrade classic group ${group.id} to consumer group because ${why}.`,
+      );
+    if (!mayMigrate(this.#options, 'upgrade')) throw refused('online upgrade is disabled');
+    if (group.protocolType !== 'consumer') throw refused('the group does not use the consumer embedded protocol');
+    if (group.members.length > this.#options['group.consumer.max.size']) {
+      throw refused('the group size exceeds the consumer group maximum size');
+    }
+    const events = upgradeEvents(group, this.#catalog, this.#clock.now());
+    if (events === undefined) throw refused('the embedded consumer protocol is malformed');
+    this.commit([...endEvents(group), ...events], 'waited');
+    group.release();
+    return this.consumerFor(group.id);
   }
 
   #groupForOffsets(groupId: string): AnyGroup {
@@ -239,12 +299,12 @@ export class GroupStore {
     return this.consumerFor(groupId);
   }
 
-  /** The share group of this name, made if there is none; undefined if share groups are not served. */
-  shareFor(groupId: string): ShareMembership | undefined {
+  /** The share group of this name, made if there is none. */
+  shareFor(groupId: string): ShareGroup {
     const known = this.#groups.get(groupId);
     if (known?.type === 'share') return known;
-    const group = this.#shareGroups?.create(groupId, this.#modernHost(groupId));
-    if (group !== undefined) this.#groups.set(groupId, group);
+    const group = new ShareGroup(groupId, this.#modernHost(groupId));
+    this.#groups.set(groupId, group);
     return group;
   }
 
@@ -262,6 +322,12 @@ export class GroupStore {
 export function endEvents(group: AnyGroup): GroupEvent[] {
   if (group.type !== 'classic') return group.endEvents();
   return group.stored === undefined ? [] : [{ kind: 'group gone', group: group.id }];
+}
+
+/** `group.consumer.migration.policy`: whether a group with members may go over, in this direction. */
+function mayMigrate(options: Options, direction: 'upgrade' | 'downgrade'): boolean {
+  const policy = options['group.consumer.migration.policy'];
+  return policy === 'bidirectional' || policy === direction;
 }
 
 function catalogOf(topics: GroupParts['topics']): TopicCatalog {

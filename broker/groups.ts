@@ -1,9 +1,9 @@
 /**
  * The group coordinator: all groups of the broker, their committed offsets, and the log that keeps both
  * (`__consumer_offsets`, in Kafka's own records). Groups are decided by `Group` (classic protocol) and `ConsumerGroup`
- * (KIP-848); this file finds them, turns an empty one of one protocol into one of the other, bounds them, expires
- * offsets, and lets answers wait for what they lean on. Share groups (KIP-932) come in through `share`, see
- * share-membership.ts.
+ * (KIP-848); this file finds them, sees to it that one of one protocol becomes one of the other, bounds them, expires
+ * offsets, and lets answers wait for what they lean on. Members of share groups (KIP-932) are `ShareGroup`'s: one id is one
+ * group of one kind, and as with Apache Kafka a group that exists, empty or not, is not joined by members of another.
  *
  * After a restart members carry on with their id and generation; only their sessions start anew.
  */
@@ -13,11 +13,12 @@ import type { Clock, Random, Timer } from '../storage/clock.ts';
 import { randomUuid } from '../storage/clock.ts';
 import type { Options } from './config.ts';
 import { assignors } from './consumer-assignors.ts';
-import type {
-  ConsumerGroup,
-  ConsumerGroupState,
-  ConsumerHeartbeat,
-  ConsumerHeartbeatAnswer,
+import {
+  type ConsumerGroup,
+  type ConsumerGroupState,
+  type ConsumerHeartbeat,
+  type ConsumerHeartbeatAnswer,
+  groupIsFull,
 } from './consumer-group.ts';
 import type { GroupState, Instant } from './group.ts';
 import {
@@ -32,9 +33,10 @@ import {
 import type { TopicPartition } from './group-offsets.ts';
 import type { CommittedOffset, GroupEvent } from './group-records.ts';
 import type { MemberIdentity } from './group-roster.ts';
+import { compileTopicRegex } from './topic-regex.ts';
 import { type AnyGroup, endEvents, type GroupParts, GroupStore } from './group-store.ts';
 import { GroupTimers } from './group-timers.ts';
-import type { ShareGroupState, ShareMembership } from './share-membership.ts';
+import type { ShareGroup, ShareGroupState, ShareHeartbeat, ShareHeartbeatAnswer } from './share-group.ts';
 
 export type { CommittedOffset } from './group-records.ts';
 export type { GroupState } from './group.ts';
@@ -67,7 +69,7 @@ export class GroupCoordinator {
   readonly #random: Random;
   readonly #options: Options;
   readonly #topics: GroupParts['topics'];
-  readonly #shareGroups: GroupParts['shareGroups'];
+  readonly #onShareGroupDeleted: ((groupId: string) => void) | undefined;
   readonly #store: GroupStore;
   readonly #timers: GroupTimers<AnyGroup>;
   #expiryTimer: Timer | undefined;
@@ -79,7 +81,7 @@ export class GroupCoordinator {
     this.#random = parts.random;
     this.#options = parts.options;
     this.#topics = parts.topics;
-    this.#shareGroups = parts.shareGroups;
+    this.#onShareGroupDeleted = parts.onShareGroupDeleted;
     this.#timers = new GroupTimers(parts.clock, (groups) => this.#unlessStopped(() => this.#tick(groups)));
     checkAssignors(parts.options['group.consumer.assignors']);
     this.#store = new GroupStore(parts);
@@ -161,24 +163,34 @@ export class GroupCoordinator {
     const bytesMax = this.#options['groups.members.bytes.max'];
     if (this.#membersBytes + protocolsBytes(request.protocols) > bytesMax) return refuse('POLICY_VIOLATION');
     const isNew = request.memberId === '';
-    if (isNew) this.#convertIfVacant(this.#store.get(request.groupId), 'classic');
+    if (isNew) this.#convertEmpty(this.#store.get(request.groupId), 'classic');
     const group = isNew ? this.#groupOrNew(request.groupId) : this.#store.get(request.groupId);
     if (group === undefined) return refuse(isNew ? 'POLICY_VIOLATION' : 'UNKNOWN_MEMBER_ID');
-    if (group.type !== 'classic') return reply(refusedJoin('INCONSISTENT_GROUP_PROTOCOL', ''));
+    if (group.type === 'share') return reply(refusedJoin('INCONSISTENT_GROUP_PROTOCOL', ''));
+    if (group.type === 'consumer') {
+      if (group.isVacant) return refuse('UNKNOWN_MEMBER_ID');
+      const answer = this.#within(group, () => group.classicJoin(this.#now(), request));
+      return this.#store.whenDurable(() => reply(answer));
+    }
     this.#within(group, () => group.join(this.#now(), request, reply));
   }
 
   sync(request: SyncRequest, reply: (answer: SyncAnswer) => void): void {
     if (request.groupId === '') return reply(refusedSync('INVALID_GROUP_ID'));
-    const group = this.#store.classic(request.groupId);
-    if (group === undefined) return reply(refusedSync('UNKNOWN_MEMBER_ID'));
+    const group = this.#store.get(request.groupId);
+    if (group === undefined || group.type === 'share') return reply(refusedSync('UNKNOWN_MEMBER_ID'));
+    if (group.type === 'consumer') {
+      const answer = this.#within(group, () => group.classicSync(this.#now(), request));
+      return this.#store.whenDurable(() => reply(answer));
+    }
     this.#within(group, () => group.sync(this.#now(), request, reply));
   }
 
   heartbeat(request: MemberIdentity & { readonly groupId: string; readonly generation: number }): ErrorCode {
     if (request.groupId === '') return 'INVALID_GROUP_ID';
-    const group = this.#store.classic(request.groupId);
-    if (group === undefined) return 'UNKNOWN_MEMBER_ID';
+    const group = this.#store.get(request.groupId);
+    if (group === undefined || group.type === 'share') return 'UNKNOWN_MEMBER_ID';
+    if (group.type === 'consumer') return this.#within(group, () => group.classicHeartbeat(this.#now(), request));
     return this.#within(group, () => group.heartbeat(this.#now(), request));
   }
 
@@ -197,7 +209,7 @@ export class GroupCoordinator {
 
   /** A heartbeat of a consumer group's member (KIP-848). Throws a `MillraceError` that says what the answer says. */
   consumerHeartbeat(request: ConsumerHeartbeat): ConsumerHeartbeatAnswer {
-    const group = this.#consumerGroup(request.groupId, request.memberEpoch === 0);
+    const group = this.#consumerGroup(request.groupId, request.memberEpoch === 0 ? request : undefined);
     return this.#within(group, () => {
       if (!group.has(request.memberId)) this.#checkMembersRoom(request);
       return group.heartbeat(this.#now(), request);
@@ -206,39 +218,57 @@ export class GroupCoordinator {
 
   /** Its goodbye. Throws as `consumerHeartbeat`. */
   consumerLeave(groupId: string, request: MemberIdentity & { readonly memberEpoch: number }): ConsumerHeartbeatAnswer {
-    const group = this.#consumerGroup(groupId, false, 'Group');
+    const group = this.#consumerGroup(groupId, undefined, 'Group');
     return this.#within(group, () => group.leave(request));
   }
 
   /**
-   * Runs what a member of a share group asks. GROUP_ID_NOT_FOUND if there is no such group and nobody is joining, or
-   * the id is that of another kind of group; POLICY_VIOLATION when there are as many groups as there may be.
+   * A heartbeat of a share group's member (KIP-932). Throws a `MillraceError` that says what the answer says;
+   * POLICY_VIOLATION when there are as many groups, or members, as there may be.
    */
-  share<Result>(groupId: string, isJoining: boolean, act: (group: ShareMembership, now: Instant) => Result): Result {
-    const known = this.#store.get(groupId);
-    if (known !== undefined && known.type !== 'share') {
-      throw new MillraceError('GROUP_ID_NOT_FOUND', `Group ${groupId} is not a share group.`);
-    }
-    if (known === undefined && isJoining && !this.#hasRoomForGroup()) {
-      throw new MillraceError('POLICY_VIOLATION', 'There are as many groups as there may be.');
-    }
-    const group = isJoining ? this.#store.shareFor(groupId) : known;
-    if (group === undefined) throw new MillraceError('GROUP_ID_NOT_FOUND', `Share group ${groupId} not found.`);
-    return this.#within(group, () => act(group, this.#now()));
+  shareHeartbeat(groupId: string, request: ShareHeartbeat): ShareHeartbeatAnswer {
+    const group = this.#shareGroup(groupId, request.memberEpoch === 0, 'Share group');
+    return this.#within(group, () => {
+      if (!group.has(request.memberId)) this.#checkMembersRoom({ ...request, topicRegex: null });
+      return group.heartbeat(this.#now(), request);
+    });
   }
 
-  #checkMembersRoom({ topicNames, topicRegex, memberId }: ConsumerHeartbeat): void {
+  /** Its goodbye. Throws as `shareHeartbeat`. */
+  shareLeave(groupId: string, memberId: string): ShareHeartbeatAnswer {
+    const group = this.#shareGroup(groupId, false, 'Group');
+    return this.#within(group, () => group.leave(memberId));
+  }
+
+  #shareGroup(groupId: string, isJoining: boolean, subject: string): ShareGroup {
+    const group = this.#store.get(groupId);
+    if (group?.type === 'share') return group;
+    if (group !== undefined) {
+      throw new MillraceError('GROUP_ID_NOT_FOUND', `Group ${groupId} is not a share group.`);
+    }
+    if (!isJoining) throw new MillraceError('GROUP_ID_NOT_FOUND', `${subject} ${groupId} not found.`);
+    if (!this.#hasRoomForGroup()) {
+      throw new MillraceError('POLICY_VIOLATION', 'There are as many groups as there may be.');
+    }
+    return this.#store.shareFor(groupId);
+  }
+
+  #checkMembersRoom({
+    topicNames,
+    topicRegex,
+    memberId,
+  }: Pick<ConsumerHeartbeat, 'topicNames' | 'topicRegex' | 'memberId'>): void {
     let sizeBytes = 1024 + 2 * memberId.length + 2 * (topicRegex?.length ?? 0);
     for (const name of topicNames ?? []) sizeBytes += 10 + 2 * name.length;
     if (this.#membersBytes + sizeBytes <= this.#options['groups.members.bytes.max']) return;
     throw new MillraceError('POLICY_VIOLATION', 'The members of all groups take as much memory as they may.');
   }
 
-  /** The consumer group of this name; made, or made of an empty classic one, for a member that joins. */
-  #consumerGroup(groupId: string, isJoining: boolean, subject = 'Consumer group'): ConsumerGroup {
+  /** The consumer group of this name; made, or made of a classic one, for a member that joins. */
+  #consumerGroup(groupId: string, joining: ConsumerHeartbeat | undefined, subject = 'Consumer group'): ConsumerGroup {
     const group = this.#store.get(groupId);
     if (group?.type === 'consumer') return group;
-    if (!isJoining) {
+    if (joining === undefined) {
       const what =
         group === undefined ? `${subject} ${groupId} not found.` : `Group ${groupId} is not a consumer group.`;
       throw new MillraceError('GROUP_ID_NOT_FOUND', what);
@@ -249,19 +279,28 @@ export class GroupCoordinator {
     if (group?.type === 'share') {
       throw new MillraceError('GROUP_ID_NOT_FOUND', `Group ${groupId} is not a consumer group.`);
     }
-    if (group !== undefined && !group.isVacant) {
-      throw new MillraceError(
-        'GROUP_ID_NOT_FOUND',
-        `Cannot upgrade classic group ${groupId} to consumer group because online upgrade is disabled.`,
-      );
+    // Whoever was only told an id is no member: that id will do in a consumer group, too.
+    if (group === undefined || group.state === 'Empty') {
+      this.#convertEmpty(group, 'consumer');
+      return this.#store.consumerFor(groupId);
     }
-    this.#convertIfVacant(group, 'consumer');
-    return this.#store.consumerFor(groupId);
+    // What is refused must leave the group as it is.
+    this.#checkJoining(joining, group.members.length);
+    return this.#within(group, () => this.#store.upgrade(group));
   }
 
-  #convertIfVacant(group: AnyGroup | undefined, type: 'classic' | 'consumer'): void {
-    if (group === undefined || group.type === 'share' || group.type === type || !group.isVacant) return;
+  #checkJoining(joining: ConsumerHeartbeat, memberCount: number): void {
+    const { topicRegex } = joining;
+    if (topicRegex !== null && topicRegex !== '') compileTopicRegex(topicRegex);
+    const sizeMax = this.#options['group.consumer.max.size'];
+    if (memberCount === sizeMax) throw groupIsFull(sizeMax);
+    this.#checkMembersRoom(joining);
+  }
+
+  #convertEmpty(group: AnyGroup | undefined, type: 'classic' | 'consumer'): void {
+    if (group === undefined || group.type === 'share' || group.type === type || group.state !== 'Empty') return;
     this.#timers.forget(group);
+    this.#membersBytes -= group.membersBytes;
     this.#store.convert(group, type);
   }
 
@@ -348,7 +387,7 @@ export class GroupCoordinator {
     if (group === undefined) return 'GROUP_ID_NOT_FOUND';
     if (group.state !== 'Empty') return 'NON_EMPTY_GROUP';
     this.#endGroup(group, 'waited');
-    if (group.type === 'share') this.#shareGroups?.deleted(groupId);
+    if (group.type === 'share') this.#onShareGroupDeleted?.(groupId);
     return 'NONE';
   }
 
@@ -432,9 +471,20 @@ export class GroupCoordinator {
     try {
       return act();
     } finally {
-      this.#membersBytes += group.membersBytes - before;
-      this.#settle(group);
+      const after = this.#store.get(group.id);
+      if (after === undefined || after === group) {
+        this.#membersBytes += group.membersBytes - before;
+        this.#settle(group);
+      } else this.#succeed(group, before, after);
     }
+  }
+
+  /** The group has gone over to the other protocol: another object stands for it. */
+  #succeed(group: AnyGroup, bytesBefore: number, successor: AnyGroup): void {
+    this.#timers.forget(group);
+    if (successor.type === 'consumer') successor.restartSessions(this.#now());
+    this.#membersBytes += successor.membersBytes - bytesBefore;
+    this.#settle(successor);
   }
 
   /** Forgets a group that has nothing left, or sees to it that it gets its time. */

@@ -4,7 +4,7 @@
  */
 import { crc32c } from '../protocol/crc32c.ts';
 import type { ConsumerGroupEvent, ResolvedRegex } from './consumer-group-records.ts';
-import { isSameNames, type MemberProfile } from './consumer-member.ts';
+import { isSameNames } from './consumer-member.ts';
 import { compileTopicRegex } from './topic-regex.ts';
 
 /** The topics, as far as groups care. */
@@ -13,6 +13,13 @@ export interface TopicCatalog {
   readonly version: number;
   get(name: string): { readonly id: string; readonly partitionCount: number } | undefined;
   names(): Iterable<string>;
+}
+
+/** What a member subscribes to. */
+export interface Subscriber {
+  readonly topicNames: readonly string[];
+  /** Null or empty: none. */
+  readonly topicRegex: string | null;
 }
 
 export class Subscriptions {
@@ -44,10 +51,10 @@ export class Subscriptions {
     return false;
   }
 
-  add(profile: MemberProfile): void {
+  add(profile: Subscriber): void {
     this.#count(profile, 1);
   }
-  remove(profile: MemberProfile): void {
+  remove(profile: Subscriber): void {
     this.#count(profile, -1);
   }
   set(regex: string, resolved: ResolvedRegex | null): void {
@@ -72,7 +79,7 @@ export class Subscriptions {
   }
 
   /** The end of expressions that nobody has when `leaving` are gone. */
-  unused(leaving: readonly MemberProfile[]): ConsumerGroupEvent[] {
+  unused(leaving: readonly Subscriber[]): ConsumerGroupEvent[] {
     const events: ConsumerGroupEvent[] = [];
     for (const regex of this.#resolved.keys()) {
       const leavingCount = leaving.filter(({ topicRegex }) => topicRegex === regex).length;
@@ -82,7 +89,7 @@ export class Subscriptions {
   }
 
   /** Ids of the topics that a member subscribes to. */
-  idsOf({ topicNames, topicRegex }: MemberProfile): Set<string> {
+  idsOf({ topicNames, topicRegex }: Subscriber): Set<string> {
     const ids = new Set<string>();
     const found = topicRegex === null ? undefined : this.#resolved.get(topicRegex)?.topics;
     for (const names of [topicNames, found ?? []]) {
@@ -128,7 +135,7 @@ export class Subscriptions {
     return { kind: 'consumer regex', group: this.#groupId, regex, value };
   }
 
-  #count({ topicNames, topicRegex }: MemberProfile, step: 1 | -1): void {
+  #count({ topicNames, topicRegex }: Subscriber, step: 1 | -1): void {
     for (const name of topicNames) countIn(this.#nameCounts, name, step);
     if (topicRegex) countIn(this.#regexCounts, topicRegex, step);
   }

@@ -26,6 +26,7 @@ import {
 } from './groups.ts';
 import { deleteRecords, describeLogDirs, listPartitionReassignments, offsetForLeaderEpoch } from './log-admin.ts';
 import { describeCluster, describeTopicPartitions, metadata } from './metadata.ts';
+import { shareGroupDescribe, shareGroupHeartbeat } from './share-groups.ts';
 import { createPartitions, createTopics, deleteTopics } from './topic-admin.ts';
 import { listOffsets } from './list-offsets.ts';
 import { initProducerId, produce } from './produce.ts';
@@ -118,6 +119,8 @@ export function apiTable(fetch: FetchHandler, metrics: Metrics): ApiTable {
   serve(apis.LeaveGroup, leaveGroup);
   serve(apis.ConsumerGroupHeartbeat, consumerGroupHeartbeat);
   serve(apis.ConsumerGroupDescribe, consumerGroupDescribe);
+  serve(apis.ShareGroupHeartbeat, shareGroupHeartbeat);
+  serve(apis.ShareGroupDescribe, shareGroupDescribe);
   serve(apis.OffsetCommit, offsetCommit);
   serve(apis.OffsetFetch, offsetFetch);
   serve(apis.OffsetDelete, offsetDelete);

@@ -27,18 +27,22 @@ import { type JoinAnswer, metadataFor, NO_BYTES, refusedJoin, refusedSync, type 
 import { authorizedOperations, CLUSTER } from './authorized-operations.ts';
 import type { Call, ResourceType } from './call.ts';
 
-/** What a coordinator is asked for; share groups (2, KIP-932) are not served. */
+/** What a coordinator is asked for; 2 is a partition of a share group (KIP-932), a key between brokers. */
 const COORDINATOR_TYPES: ReadonlyMap<number, ResourceType> = new Map([
   [0, 'GROUP'],
   [1, 'TRANSACTIONAL_ID'],
+  [2, 'CLUSTER'],
 ]);
+const SHARE_MIN_VERSION = 6;
+/** `group:topic id in base64:partition` */
+const SHARE_KEY = /^.+:[\w-]{22}:\d+$/;
 
 /** "Not asked for" in authorized operations (KIP-430). */
 const NO_OPERATIONS = -2_147_483_648;
 
 export function findCoordinator(broker: Broker, call: Call<FindCoordinatorRequest, FindCoordinatorResponseInit>): void {
   const { key, keyType, coordinatorKeys } = call.request;
-  const type = COORDINATOR_TYPES.get(keyType);
+  const type = keyType === 2 && call.version < SHARE_MIN_VERSION ? undefined : COORDINATOR_TYPES.get(keyType);
   const find = (wanted: string): { errorCode: number; nodeId: number; host: string; port: number; text: string } => {
     const error = findError(call, type, wanted);
     const { text } = errors[error];
@@ -58,7 +62,8 @@ export function findCoordinator(broker: Broker, call: Call<FindCoordinatorReques
 }
 
 function findError(call: Call<unknown, unknown>, type: ResourceType | undefined, name: string): ErrorCode {
-  if (type === undefined) return 'INVALID_REQUEST';
+  if (type === undefined || (type === 'CLUSTER' && !SHARE_KEY.test(name))) return 'INVALID_REQUEST';
+  if (type === 'CLUSTER') return call.allows('CLUSTER_ACTION', type, CLUSTER) ? 'NONE' : 'CLUSTER_AUTHORIZATION_FAILED';
   if (call.allows('DESCRIBE', type, name)) return 'NONE';
   return type === 'GROUP' ? 'GROUP_AUTHORIZATION_FAILED' : 'TRANSACTIONAL_ID_AUTHORIZATION_FAILED';
 }
@@ -169,7 +174,7 @@ export function describeGroups(broker: Broker, call: Call<DescribeGroupsRequest,
     if (group === undefined && call.version >= 6) {
       return undescribed(groupId, 'GROUP_ID_NOT_FOUND', 'Dead', `Group ${groupId} not found.`);
     }
-    if (group?.type === 'consumer' && call.version >= 6) {
+    if (group !== undefined && group.type !== 'classic' && call.version >= 6) {
       return undescribed(groupId, 'GROUP_ID_NOT_FOUND', 'Dead', `Group ${groupId} is not a classic group.`);
     }
     const answer = group?.type === 'classic' ? describe(group) : undescribed(groupId, 'NONE', 'Dead');
