@@ -63,7 +63,7 @@ export function varintSizeBytes(value: number): number {
 }
 
 /** Bytes that the zigzag varlong of a safe integer takes. */
-function varlongSizeBytes(value: number): number {
+export function varlongSizeBytes(value: number): number {
   if (value === (value | 0)) return varintSizeBytes(value);
   let rest = Math.floor((value >= 0 ? value : -value - 1) / 64);
   let size = 1;
@@ -81,7 +81,7 @@ export function writeVarint(bytes: Buffer, position: number, value: number): num
 }
 
 /** Writes the zigzag varlong of a safe integer; answers the position after it. */
-function writeVarlong(bytes: Buffer, position: number, value: number): number {
+export function writeVarlong(bytes: Buffer, position: number, value: number): number {
   if (value === (value | 0)) return writeVarint(bytes, position, value);
   const half = value >= 0 ? value : -value - 1;
   let at = position;

@@ -69,6 +69,7 @@ export function encodePartition(state: PartitionState): Buffer {
       segment.largestTimestamp,
       segment.largestTimestampOffset,
       segment.batchBytesMax,
+      ...(segment.isSwapPending === true ? [1] : []),
     ]),
   ]);
 }
@@ -106,6 +107,7 @@ function decodePartition(bytes: Buffer): PartitionState {
       largestTimestamp: fields[5],
       largestTimestampOffset: fields[6],
       batchBytesMax: fields[7],
+      ...(fields[8] === 1 ? { isSwapPending: true } : {}),
     })),
   };
 }

@@ -9,6 +9,8 @@
  * Always true: epochs and offsets both rise from entry to entry. An epoch ends where the next one starts.
  */
 import { MillraceError } from '../protocol/errors.ts';
+import { type Disk, writeAll } from './disk.ts';
+import { TEMPORARY_SUFFIX } from './snapshot.ts';
 
 export interface EpochStart {
   readonly epoch: number;
@@ -110,4 +112,17 @@ export class LeaderEpochs {
     this.#entries = inForce === undefined ? later : [{ epoch: inForce.epoch, startOffset }, ...later];
     return true;
   }
+}
+
+/** Writes the file anew. Not synced. */
+export async function saveEpochs(disk: Disk, folder: string, epochs: LeaderEpochs): Promise<void> {
+  const path = `${folder}/${LEADER_EPOCH_FILE}`;
+  const file = await disk.open(path + TEMPORARY_SUFFIX, 'write');
+  try {
+    await file.truncate(0);
+    await writeAll(file, [epochs.encode()], 0);
+  } finally {
+    await file.close();
+  }
+  await disk.rename(path + TEMPORARY_SUFFIX, path);
 }

@@ -55,9 +55,9 @@ export class LogReader {
     maxBytes: number,
     wholeFirst: boolean,
   ): Promise<LogSlice> {
-    return this.#guarded(segment, async () => {
+    const slice = await this.#guarded(segment, async () => {
       const place = await locate(segment, offset);
-      assert(place !== undefined, 'what is not in memory is in the segment');
+      if (place === undefined) return undefined;
       if (place.lastOffset >= limitOffset) return emptySlice();
       if (place.sizeBytes > maxBytes && !wholeFirst) return emptySlice();
       let endPosition = segment.writtenBytes;
@@ -69,6 +69,11 @@ export class LogReader {
       const length = Math.min(Math.max(maxBytes, place.sizeBytes), endPosition - place.position);
       return this.#range(segment, place.position, length, place.baseOffset);
     });
+    if (slice !== undefined) return slice;
+    // Its last records were taken out by a rewrite: what follows is in the next one.
+    const nextOffset = segment.writtenOffset;
+    assert(nextOffset > offset, 'what is not in memory is in the segment');
+    return nextOffset >= limitOffset ? emptySlice() : this.read(nextOffset, limitOffset, maxBytes, wholeFirst);
   }
 
   #range(segment: Segment, position: number, length: number, firstOffset: number): LogSlice {
@@ -93,7 +98,8 @@ export class LogReader {
 
   /** The first record at or after `timestamp` within the offsets given. */
   async findTime(timestamp: number, minOffset: number, limitOffset: number): Promise<RecordPlace | undefined> {
-    for (const segment of this.#segments.slice()) {
+    for (const listed of this.#segments.slice()) {
+      const segment = current(listed);
       if (segment.writtenOffset <= minOffset || segment.largestTimestamp < timestamp) continue;
       if (segment.isDropped) continue;
       const found = await this.#guarded(segment, () => locateTime(segment, timestamp, minOffset, limitOffset));
@@ -116,7 +122,8 @@ export class LogReader {
   async findMaxTime(minOffset: number, limitOffset: number): Promise<RecordPlace | undefined> {
     let best = this.#maxTimeInMemory(minOffset, limitOffset);
     // The newest segment first: it mostly has the newest record, and then the others need not be opened.
-    for (const segment of this.#segments.slice().reverse()) {
+    for (const listed of this.#segments.slice().reverse()) {
+      const segment = current(listed);
       if (segment.writtenOffset <= minOffset || segment.writtenBytes === 0) continue;
       if (segment.isDropped || (best !== undefined && segment.largestTimestamp < best.timestamp)) continue;
       const found = await this.#guarded(segment, () => locateMaxTime(segment, minOffset));
@@ -164,4 +171,11 @@ export class LogReader {
     segment.readers--;
     if (segment.readers === 0 && segment.isDropped) this.#onRelease();
   }
+}
+
+/** A segment may be rewritten while others are looked through. */
+function current(segment: Segment): Segment {
+  let found = segment;
+  while (found.replacement !== undefined) found = found.replacement;
+  return found;
 }

@@ -31,6 +31,19 @@ export interface LogConfig {
   timestampAfterMaxMs: number;
   /** max.message.bytes */
   maxMessageBytes: number;
+  /** With `compact` in cleanup.policy. */
+  compaction?: CompactionConfig | undefined;
+}
+
+export interface CompactionConfig {
+  /** min.cleanable.dirty.ratio */
+  minDirtyRatio: number;
+  /** min.compaction.lag.ms */
+  minLagMs: number;
+  /** max.compaction.lag.ms */
+  maxLagMs: number;
+  /** delete.retention.ms */
+  deleteRetentionMs: number;
 }
 
 export interface PartitionSpec {

@@ -203,6 +203,16 @@ export class ProducerState {
     return first;
   }
 
+  /** Where the newest batch of each producer ends, rising. */
+  lastOffsets(): Float64Array {
+    const offsets: number[] = [];
+    for (const { batches } of this.#producers.values()) {
+      const last = batches.at(-1);
+      if (last !== undefined) offsets.push(last.lastOffset);
+    }
+    return Float64Array.from(offsets).sort();
+  }
+
   *describe(): Iterable<ProducerDescription> {
     for (const [producerId, producer] of this.#producers) {
       const { epoch, timestamp, coordinatorEpoch, transactionOffset } = producer;

@@ -94,6 +94,7 @@ export async function walkHeaders(
 
 /** The first batch that ends at or after `offset`; undefined if the written part ends before it. */
 export async function locate(segment: Segment, offset: number): Promise<Place | undefined> {
+  if (segment.writtenBytes === 0) return undefined;
   const { offsets } = await segment.loadIndexes();
   const file = await segment.file.use('read');
   try {

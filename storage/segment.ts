@@ -23,6 +23,8 @@ export interface SegmentState {
   /** Last offset of the batch with the largest timestamp. */
   largestTimestampOffset: number;
   batchBytesMax: number;
+  /** It takes the place of older ones: its files have their names only once the checkpoint that says this is complete. */
+  isSwapPending?: boolean;
 }
 
 export interface Indexes {
@@ -38,6 +40,11 @@ export const BATCH_HEADER_BYTES = 61;
 /** Kafka's files of one segment. The snapshot is that of the producers at its base offset. */
 export const SEGMENT_ENDINGS = ['.log', '.index', '.timeindex', '.snapshot'] as const;
 
+/** Kafka's ending for files that are complete and about to take the place of others. */
+export const SWAP_SUFFIX = '.swap';
+/** The log file last: an index without its log is noticed, a log with another one's index is not. */
+export const SWAPPED_ENDINGS = ['.index', '.timeindex', '.log'] as const;
+
 /** Kafka's name for a file that is out of the log and waits for its removal. */
 export const DELETED_SUFFIX = '.deleted';
 
@@ -50,6 +57,8 @@ export class Segment implements IndexHolder {
   readonly baseOffset: number;
   /** Of its files, without their endings. */
   path: string;
+  /** After their endings, while it is about to take the place of others. */
+  #suffix: string;
   readonly file: LazyFile;
   readonly #files: OpenFiles;
   /** Logical size and end: everything appended. */
@@ -70,6 +79,8 @@ export class Segment implements IndexHolder {
   /** Reads under way. Its files go after the last of them. */
   readers = 0;
   isDropped = false;
+  /** What has taken its place; it is used by those who read it already. */
+  replacement: Segment | undefined;
   /** Written while its indexes are not in memory; they are made from the file when they are asked for. */
   isUnindexed = false;
   /** False if it is known that there are none: they are not looked for. */
@@ -88,11 +99,12 @@ export class Segment implements IndexHolder {
   isSealed = false;
   #last: Promise<void> = Promise.resolve();
 
-  private constructor(files: OpenFiles, folder: string, state: SegmentState) {
+  private constructor(files: OpenFiles, folder: string, state: SegmentState, suffix = '') {
     this.#files = files;
     this.baseOffset = state.baseOffset;
     this.path = `${folder}/${offsetFileName(state.baseOffset)}`;
-    this.file = new LazyFile(files, `${this.path}.log`);
+    this.#suffix = suffix;
+    this.file = new LazyFile(files, `${this.path}.log${suffix}`);
     this.sizeBytes = state.writtenBytes;
     this.writtenBytes = state.writtenBytes;
     this.syncedBytes = state.writtenBytes;
@@ -130,8 +142,36 @@ export class Segment implements IndexHolder {
     return new Segment(files, folder, state);
   }
 
+  /** A rewritten one, which takes the place of older ones when `finishSwap` is called. It gets no more bytes. */
+  static forSwap(files: OpenFiles, folder: string, state: SegmentState): Segment {
+    const segment = new Segment(files, folder, state, SWAP_SUFFIX);
+    segment.isSealed = true;
+    return segment;
+  }
+
+  get isSwapPending(): boolean {
+    return this.#suffix !== '';
+  }
+
+  /** Gives its files their names; the caller syncs the folder. */
+  async finishSwap(): Promise<void> {
+    // Held open: nobody looks for it by name meanwhile. Indexes that are read now are found under either name, or made.
+    await this.file.use('read');
+    try {
+      for (const ending of SWAPPED_ENDINGS) {
+        const path = this.path + ending;
+        await this.#files.disk.rename(path + SWAP_SUFFIX, path);
+      }
+      this.#suffix = '';
+      this.file.path = `${this.path}.log`;
+    } finally {
+      this.file.done();
+    }
+  }
+
   state(): SegmentState {
     return {
+      ...(this.isSwapPending ? { isSwapPending: true } : {}),
       baseOffset: this.baseOffset,
       writtenBytes: this.writtenBytes,
       writtenOffset: this.writtenOffset,
@@ -151,6 +191,11 @@ export class Segment implements IndexHolder {
 
   get indexBytes(): number {
     return this.#indexes === undefined ? 0 : this.#indexes.offsets.sizeBytes + this.#indexes.times.sizeBytes;
+  }
+
+  /** Entries that an index of it has at most. */
+  get entryCountMax(): number {
+    return Math.ceil(this.writtenBytes / (this.indexIntervalBytes + 1));
   }
 
   /** Counts an appended batch; the caller has decided that it belongs here. */
@@ -238,7 +283,7 @@ export class Segment implements IndexHolder {
    */
   async #emptyIndexFiles(): Promise<void> {
     const { disk } = this.#files;
-    for (const ending of ['.index', '.timeindex']) {
+    for (const ending of [`.index${this.#suffix}`, `.timeindex${this.#suffix}`]) {
       if ((await disk.stat(this.path + ending)) === undefined) continue;
       const file = await disk.open(this.path + ending, 'write');
       try {
