@@ -1,12 +1,20 @@
 /**
- * The deduplication window of one queue: the ids of the last `windowMs`, each as 16 bytes of SHA-256 with the place of the
- * first send. Typed arrays, at most 40 B an id: a ring of entries in time order and a hash table of entry numbers.
+ * The deduplication window of one queue: the ids of the last `windowMs`, each as 16 bytes of SHA-256 with the place of its
+ * first send. For each partition a ring of entries in time order, in chunks; over them a hash table of entry numbers.
+ * 29 to 34 B an id.
  *
- * The records of the log carry their ids, so the log is the truth and this an index of it: changes go to the state log
- * lazily, only for what is durable, and after a restart what the log has beyond `coveredOffset` is added again.
+ *   entry   hash 4 × uint32 | offset since the chunk's first, uint32 | ms since the chunk began, uint32          24 B
+ *   table   number of the entry + 1, uint32; 0 is free. Linear probing; 64 parts, so that growing one is short
+ *
+ * The records of the log carry their ids: the log is the truth and this an index of it. `takeChanges` writes down only
+ * what is durable there, so that no id ever speaks for a record that a crash took back; after a restart what the log has
+ * from `coveredOffset` on is added again.
  *
  * Always true: an id within the window is found; when there is no room the send is refused (throttled), never passed.
  */
+import assert from 'node:assert';
+import { createHash } from 'node:crypto';
+import { MillraceError } from '../protocol/errors.ts';
 
 /** Ids of all queues together, against `queue.dedup.max`. */
 export class DedupBudget {
@@ -31,74 +39,463 @@ export interface DedupEntry {
   readonly timeMs: number;
 }
 
-/** 16 bytes that stand for an id (or a content). */
+/** 16 bytes that stand for an id. */
 export function dedupHash(id: string | Uint8Array): Buffer {
-  throw new Error(`${id.length}`);
+  return createHash('sha256').update(id).digest().subarray(0, 16);
+}
+
+/** Entries of a chunk: 48 KiB, so that a small window is small. */
+const CHUNK_BITS = 11;
+const CHUNK_ENTRIES = 1 << CHUNK_BITS;
+const CHUNK_MASK = CHUNK_ENTRIES - 1;
+const ENTRY_WORDS = 6;
+const OFFSET_WORD = 4;
+const TIME_WORD = 5;
+const UINT32_MAX = 2 ** 32 - 1;
+const PARTS = 64;
+const PART_SLOTS_MIN = 16;
+/** A part of the table grows when more of its slots than this are taken, and shrinks when fewer than an eighth are. */
+const LOAD_MAX = 0.8;
+const PIECE_BYTES = 256 * 1024;
+const VERSION = 1;
+const RESET = 1;
+const HEADER_BYTES = 2;
+const SECTION_BYTES = 13;
+const WRITTEN_BYTES = 28;
+const NO_SLOTS = new Uint32Array(0);
+
+/** Entries of one partition, in order of offset and time. */
+class Chunk {
+  readonly id: number;
+  readonly words = new Uint32Array(CHUNK_ENTRIES * ENTRY_WORDS);
+  readonly baseOffset: number;
+  readonly startMs: number;
+  /** Entries from `first` (those before have expired) to `count`; those before `taken` are in the state log. */
+  first = 0;
+  taken = 0;
+  count = 0;
+
+  constructor(id: number, baseOffset: number, startMs: number) {
+    this.id = id;
+    this.baseOffset = baseOffset;
+    this.startMs = startMs;
+  }
+
+  offsetOf(at: number): number {
+    return this.baseOffset + this.words[at * ENTRY_WORDS + OFFSET_WORD];
+  }
+  timeOf(at: number): number {
+    return this.startMs + this.words[at * ENTRY_WORDS + TIME_WORD];
+  }
+}
+
+/** The ids of one partition of the queue. */
+interface Ring {
+  readonly partition: number;
+  /** Oldest first; none is empty. */
+  readonly chunks: Chunk[];
+  /** What the log has below needs no look after a restart; and how much of that the state log says. */
+  covered: number;
+  writtenCover: number;
+  newestMs: number;
 }
 
 export class DedupWindow {
   windowMs: number;
   readonly #budget: DedupBudget;
+  readonly #rings = new Map<number, Ring>();
+  /** By id; some ids are free. */
+  readonly #chunks: (Chunk | undefined)[] = [];
+  readonly #freeIds: number[] = [];
+  readonly #ringOfChunk: (Ring | undefined)[] = [];
+  #size = 0;
+  readonly #parts: Uint32Array[] = new Array<Uint32Array>(PARTS).fill(NO_SLOTS);
+  readonly #taken = new Uint32Array(PARTS);
+  /** Ids were taken back that the state log may have. */
+  #mustReset = false;
 
-  constructor(options: DedupOptions) {
-    this.windowMs = options.windowMs;
-    this.#budget = options.budget;
+  constructor({ windowMs, budget }: DedupOptions) {
+    this.windowMs = windowMs;
+    this.#budget = budget;
   }
 
   /** Ids in memory, some of them perhaps expired. */
   get size(): number {
-    return this.#budget.ids;
+    return this.#size;
   }
-  /** Memory of the window. */
+  /** Memory of the arrays. */
   get sizeBytes(): number {
-    return 0;
+    let sizeBytes = 0;
+    for (const chunk of this.#chunks) sizeBytes += chunk?.words.byteLength ?? 0;
+    for (const part of this.#parts) sizeBytes += part.byteLength;
+    return sizeBytes;
   }
 
   /** The first send of this id, if it is within the window. */
   find(hash: Uint8Array, nowMs: number): DedupEntry | undefined {
-    throw new Error(`${hash.length} ${nowMs}`);
+    const slot = this.#slotOf(hash);
+    if (slot < 0) return undefined;
+    const number = this.#parts[partOf(hash[0])][slot] - 1;
+    const chunk = this.#chunkOf(number);
+    const at = number & CHUNK_MASK;
+    const timeMs = chunk.timeOf(at);
+    if (timeMs + this.windowMs <= nowMs) return undefined;
+    return { partition: this.#ringOfChunk[chunk.id]?.partition ?? 0, offset: chunk.offsetOf(at), timeMs };
   }
 
   /** Makes room for `count` ids by forgetting expired ones, or throws THROTTLING_QUOTA_EXCEEDED. Before the append. */
   checkRoom(count: number, nowMs: number): void {
-    throw new Error(`${count} ${nowMs}`);
+    const budget = this.#budget;
+    if (budget.ids + count <= budget.idsMax) return;
+    this.expire(nowMs, Number.POSITIVE_INFINITY);
+    if (budget.ids + count <= budget.idsMax) return;
+    throw new MillraceError(
+      'THROTTLING_QUOTA_EXCEEDED',
+      `${budget.ids} ids are remembered for deduplication and at most ${budget.idsMax} may be (queue.dedup.max): sends are refused until some expire`,
+    );
   }
 
-  /** Remembers the first send. After `find` found nothing, in the same turn. */
-  add(hash: Uint8Array, entry: DedupEntry): void {
-    throw new Error(`${hash.length} ${entry.offset}`);
+  /**
+   * Remembers the first send; takes the place of an expired one of the same id. After `find` found nothing; in order of
+   * offsets for each partition.
+   */
+  add(hash: Uint8Array, { partition, offset, timeMs }: DedupEntry): void {
+    const ring = this.#ring(partition);
+    // Entries are in time order, whatever the wall clock does.
+    ring.newestMs = Math.max(ring.newestMs, timeMs);
+    const number = this.#append(ring, hash, offset, ring.newestMs);
+    const slot = this.#slotOf(hash);
+    if (slot < 0) this.#insert(partOf(hash[0]), number);
+    else {
+      // After a restart partitions come one after the other: the later send stays.
+      const slots = this.#parts[partOf(hash[0])];
+      if (this.#timeOf(slots[slot] - 1) <= timeMs) slots[slot] = number + 1;
+    }
+    if (offset >= ring.covered) ring.covered = offset + 1;
+  }
+
+  /** The log of `partition` below `offset` has nothing to add after a restart, once that is durable. */
+  cover(partition: number, offset: number): void {
+    const ring = this.#ring(partition);
+    if (offset > ring.covered) ring.covered = offset;
+  }
+
+  /** After `applyChanges`: what the log of this partition has from here on must be added again. */
+  coveredOffset(partition: number): number {
+    return this.#rings.get(partition)?.covered ?? 0;
   }
 
   /** Forgets up to `countMax` (default 10,000) expired ids. Answers how many. */
   expire(nowMs: number, countMax = 10_000): number {
-    throw new Error(`${nowMs} ${countMax}`);
+    let count = 0;
+    for (const ring of this.#rings.values()) {
+      while (count < countMax && ring.chunks.length > 0) {
+        const chunk = ring.chunks[0];
+        if (chunk.timeOf(chunk.first) + this.windowMs > nowMs) break;
+        this.#removeOldest(ring, chunk);
+        count++;
+      }
+    }
+    return count;
   }
 
   /** When the oldest id expires; infinity if there is none. */
   get nextExpiryMs(): number {
-    throw new Error('skeleton');
+    let next = Number.POSITIVE_INFINITY;
+    for (const { chunks } of this.#rings.values()) {
+      if (chunks.length > 0) next = Math.min(next, chunks[0].timeOf(chunks[0].first) + this.windowMs);
+    }
+    return next;
+  }
+
+  /** Forgets everything, for a queue that is deleted. */
+  clear(): void {
+    this.#budget.ids -= this.#size;
+    this.#size = 0;
+    this.#rings.clear();
+    this.#chunks.length = 0;
+    this.#freeIds.length = 0;
+    this.#ringOfChunk.length = 0;
+    this.#parts.fill(NO_SLOTS);
+    this.#taken.fill(0);
   }
 
   /**
-   * What is to be written to the state log: ids below `highWatermark(partition)` that were not taken before. `applyChanges`
-   * of it, in order, on a fresh window gives the same ids.
+   * What is to be written to the state log: ids whose records have become durable since the last call. All of it, in
+   * order, on a fresh window (`applyChanges`) gives the same ids. Ids that wait for their records are left for later.
+   * `highWatermark` answers the durable end of a partition's log.
    */
   takeChanges(highWatermark: (partition: number) => number): Buffer | undefined {
-    throw new Error(`${highWatermark(0)}`);
+    const sections: Buffer[] = [];
+    for (const ring of this.#rings.values()) {
+      const durableOffset = highWatermark(ring.partition);
+      const pieces: EntryRange[] = [];
+      let cover = Math.min(ring.covered, durableOffset);
+      for (let index = firstUntaken(ring.chunks); index < ring.chunks.length; index++) {
+        const chunk = ring.chunks[index];
+        let until = chunk.taken;
+        while (until < chunk.count && chunk.offsetOf(until) < durableOffset) until++;
+        if (until > chunk.taken) pieces.push({ chunk, from: Math.max(chunk.taken, chunk.first), until });
+        chunk.taken = until;
+        if (until < chunk.count) {
+          cover = Math.min(cover, chunk.offsetOf(until));
+          break;
+        }
+      }
+      if (pieces.length === 0 && cover <= ring.writtenCover) continue;
+      ring.writtenCover = Math.max(cover, ring.writtenCover);
+      sections.push(section(ring, pieces));
+    }
+    if (this.#mustReset) {
+      this.#mustReset = false;
+      return Buffer.concat([header(RESET), ...this.#takenSections()]);
+    }
+    return sections.length === 0 ? undefined : Buffer.concat([header(0), ...sections]);
   }
-  applyChanges(bytes: Uint8Array, nowMs: number): void {
-    throw new Error(`${bytes.length} ${nowMs}`);
+
+  /** Pieces that rebuild what `takeChanges` has given so far; the first resets. They count together or not at all. */
+  *snapshot(): Iterable<Buffer> {
+    let sections: Buffer[] = [header(RESET)];
+    let sizeBytes = HEADER_BYTES;
+    for (const part of this.#takenSections()) {
+      if (sizeBytes + part.length > PIECE_BYTES) {
+        yield Buffer.concat(sections);
+        sections = [header(0)];
+        sizeBytes = HEADER_BYTES;
+      }
+      sections.push(part);
+      sizeBytes += part.length;
+    }
+    yield Buffer.concat(sections);
   }
-  /** Pieces of at most 256 KiB that rebuild what was taken so far; the first resets. */
-  snapshot(): Iterable<Buffer> {
-    throw new Error('skeleton');
+
+  *#takenSections(): Iterable<Buffer> {
+    for (const ring of this.#rings.values()) {
+      // The cover is said even if there are no ids.
+      if (ring.chunks.length === 0) yield section(ring, []);
+      for (const chunk of ring.chunks) yield section(ring, [{ chunk, from: chunk.first, until: chunk.taken }]);
+    }
   }
-  /** After `applyChanges`: ids of this partition from here on must be added again from the log; 0 if nothing is known. */
-  coveredOffset(partition: number): number {
-    throw new Error(`${partition}`);
+
+  /**
+   * After the log was loaded: its partition ends at `endOffset`, whatever was remembered. Only where `log.flush` is
+   * `written` can a power cut take back what the state log has kept.
+   */
+  forgetFrom(partition: number, endOffset: number): void {
+    const ring = this.#rings.get(partition);
+    if (ring === undefined || ring.covered <= endOffset) return;
+    for (let chunk = ring.chunks.at(-1); chunk !== undefined; chunk = ring.chunks.at(-1)) {
+      while (chunk.count > chunk.first && chunk.offsetOf(chunk.count - 1) >= endOffset) {
+        this.#removeSlot(((chunk.id << CHUNK_BITS) | (chunk.count - 1)) >>> 0);
+        chunk.count--;
+        this.#size--;
+        this.#budget.ids--;
+      }
+      if (chunk.taken > chunk.count) chunk.taken = chunk.count;
+      if (chunk.count > chunk.first) break;
+      ring.chunks.pop();
+      this.#freeChunk(chunk);
+    }
+    ring.covered = endOffset;
+    ring.writtenCover = Math.min(ring.writtenCover, endOffset);
+    this.#mustReset = true;
   }
-  /** The log of `partition` up to `offset` has nothing more to add (batches without ids), so that a restart need not read it. */
-  cover(partition: number, offset: number): void {
-    throw new Error(`${partition} ${offset}`);
+
+  /** What has expired at `nowMs` is left out. */
+  applyChanges(bytes: Buffer, nowMs: number): void {
+    assert(bytes[0] === VERSION, `changes of version ${bytes[0]} of a deduplication window`);
+    if ((bytes[1] & RESET) !== 0) this.clear();
+    for (let at = HEADER_BYTES; at < bytes.length; ) {
+      const partition = bytes.readUIntBE(at, 3);
+      const cover = bytes.readUIntBE(at + 3, 6);
+      const end = at + SECTION_BYTES + bytes.readUInt32BE(at + 9) * WRITTEN_BYTES;
+      for (at += SECTION_BYTES; at < end; at += WRITTEN_BYTES) {
+        const timeMs = bytes.readUIntBE(at + 22, 6);
+        if (timeMs + this.windowMs <= nowMs) continue;
+        this.add(bytes.subarray(at, at + 16), { partition, offset: bytes.readUIntBE(at + 16, 6), timeMs });
+      }
+      const ring = this.#ring(partition);
+      ring.covered = cover;
+      ring.writtenCover = cover;
+      for (const chunk of ring.chunks) chunk.taken = chunk.count;
+    }
   }
+
+  #ring(partition: number): Ring {
+    let ring = this.#rings.get(partition);
+    if (ring === undefined) {
+      ring = { partition, chunks: [], covered: 0, writtenCover: 0, newestMs: 0 };
+      this.#rings.set(partition, ring);
+    }
+    return ring;
+  }
+
+  #chunkOf(number: number): Chunk {
+    const chunk = this.#chunks[number >>> CHUNK_BITS];
+    assert(chunk !== undefined);
+    return chunk;
+  }
+
+  /** Answers the entry's number. */
+  #append(ring: Ring, hash: Uint8Array, offset: number, timeMs: number): number {
+    let chunk = ring.chunks.at(-1);
+    const isUsable =
+      chunk !== undefined &&
+      chunk.count < CHUNK_ENTRIES &&
+      offset - chunk.baseOffset <= UINT32_MAX &&
+      timeMs - chunk.startMs <= UINT32_MAX;
+    if (chunk === undefined || !isUsable) {
+      const id = this.#freeIds.pop() ?? this.#chunks.length;
+      chunk = new Chunk(id, offset, timeMs);
+      this.#chunks[id] = chunk;
+      this.#ringOfChunk[id] = ring;
+      ring.chunks.push(chunk);
+    }
+    assert(offset >= chunk.baseOffset, `ids of partition ${ring.partition} in order of offsets`);
+    const at = chunk.count++;
+    const base = at * ENTRY_WORDS;
+    for (let word = 0; word < OFFSET_WORD; word++) chunk.words[base + word] = wordOf(hash, word);
+    chunk.words[base + OFFSET_WORD] = offset - chunk.baseOffset;
+    chunk.words[base + TIME_WORD] = timeMs - chunk.startMs;
+    this.#size++;
+    this.#budget.ids++;
+    return ((chunk.id << CHUNK_BITS) | at) >>> 0;
+  }
+
+  #removeOldest(ring: Ring, chunk: Chunk): void {
+    const at = chunk.first;
+    this.#removeSlot(((chunk.id << CHUNK_BITS) | at) >>> 0);
+    chunk.first++;
+    if (chunk.taken < chunk.first) chunk.taken = chunk.first;
+    this.#size--;
+    this.#budget.ids--;
+    if (chunk.first < chunk.count) return;
+    ring.chunks.shift();
+    this.#freeChunk(chunk);
+  }
+
+  #freeChunk({ id }: Chunk): void {
+    this.#chunks[id] = undefined;
+    this.#ringOfChunk[id] = undefined;
+    this.#freeIds.push(id);
+  }
+
+  /** Where the id is in its part of the table; −1 if it is not. */
+  #slotOf(hash: Uint8Array): number {
+    const slots = this.#parts[partOf(hash[0])];
+    if (slots.length === 0) return -1;
+    const mask = slots.length - 1;
+    const home = wordOf(hash, 1);
+    for (let slot = home & mask; slots[slot] !== 0; slot = (slot + 1) & mask) {
+      const number = slots[slot] - 1;
+      const { words } = this.#chunkOf(number);
+      const base = (number & CHUNK_MASK) * ENTRY_WORDS;
+      if (
+        words[base + 1] === home &&
+        words[base] === wordOf(hash, 0) &&
+        words[base + 2] === wordOf(hash, 2) &&
+        words[base + 3] === wordOf(hash, 3)
+      ) {
+        return slot;
+      }
+    }
+    return -1;
+  }
+
+  #timeOf(number: number): number {
+    return this.#chunkOf(number).timeOf(number & CHUNK_MASK);
+  }
+  #homeOf(number: number): number {
+    return this.#chunkOf(number).words[(number & CHUNK_MASK) * ENTRY_WORDS + 1];
+  }
+
+  #insert(part: number, number: number): void {
+    if (this.#taken[part] + 1 > this.#parts[part].length * LOAD_MAX) {
+      this.#resize(part, Math.max(PART_SLOTS_MIN, this.#parts[part].length * 2));
+    }
+    place(this.#parts[part], this.#homeOf(number), number);
+    this.#taken[part]++;
+  }
+
+  #resize(part: number, slotCount: number): void {
+    const slots = new Uint32Array(slotCount);
+    for (const value of this.#parts[part]) if (value !== 0) place(slots, this.#homeOf(value - 1), value - 1);
+    this.#parts[part] = slots;
+  }
+
+  /** Unless a newer entry of the same id has taken the slot. Later ones of the run move up, so that no mark is left. */
+  #removeSlot(number: number): void {
+    const part = partOf(this.#chunkOf(number).words[(number & CHUNK_MASK) * ENTRY_WORDS] >>> 24);
+    const slots = this.#parts[part];
+    const mask = slots.length - 1;
+    let hole = this.#homeOf(number) & mask;
+    while (slots[hole] !== number + 1) {
+      if (slots[hole] === 0) return;
+      hole = (hole + 1) & mask;
+    }
+    for (let next = (hole + 1) & mask; slots[next] !== 0; next = (next + 1) & mask) {
+      const home = this.#homeOf(slots[next] - 1) & mask;
+      if (((next - home) & mask) < ((next - hole) & mask)) continue;
+      slots[hole] = slots[next];
+      hole = next;
+    }
+    slots[hole] = 0;
+    this.#taken[part]--;
+    if (slots.length > PART_SLOTS_MIN && this.#taken[part] * 8 < slots.length) this.#resize(part, slots.length / 2);
+  }
+}
+
+/** Of the first byte of a hash. */
+function partOf(byte: number): number {
+  return byte & (PARTS - 1);
+}
+
+function wordOf(hash: Uint8Array, word: number): number {
+  const at = word * 4;
+  return ((hash[at] << 24) | (hash[at + 1] << 16) | (hash[at + 2] << 8) | hash[at + 3]) >>> 0;
+}
+
+function place(slots: Uint32Array, home: number, number: number): void {
+  const mask = slots.length - 1;
+  let slot = home & mask;
+  while (slots[slot] !== 0) slot = (slot + 1) & mask;
+  slots[slot] = number + 1;
+}
+
+function firstUntaken(chunks: readonly Chunk[]): number {
+  let index = chunks.length;
+  while (index > 0 && chunks[index - 1].taken < chunks[index - 1].count) index--;
+  return index;
+}
+
+interface EntryRange {
+  readonly chunk: Chunk;
+  readonly from: number;
+  readonly until: number;
+}
+
+/** version int8 | flags int8, then sections. */
+function header(flags: number): Buffer {
+  return Buffer.from([VERSION, flags]);
+}
+
+/** partition uint24 | covered uint48 | count uint32 | of each id: hash 16 B, offset uint48, ms since 1970 uint48 */
+function section({ partition, writtenCover }: Ring, ranges: readonly EntryRange[]): Buffer {
+  let count = 0;
+  for (const { from, until } of ranges) count += until - from;
+  const bytes = Buffer.allocUnsafe(SECTION_BYTES + count * WRITTEN_BYTES);
+  bytes.writeUIntBE(partition, 0, 3);
+  bytes.writeUIntBE(writtenCover, 3, 6);
+  bytes.writeUInt32BE(count, 9);
+  let at = SECTION_BYTES;
+  for (const { chunk, from, until } of ranges) {
+    for (let entry = from; entry < until; entry++, at += WRITTEN_BYTES) {
+      for (let word = 0; word < OFFSET_WORD; word++) {
+        bytes.writeUInt32BE(chunk.words[entry * ENTRY_WORDS + word], at + word * 4);
+      }
+      bytes.writeUIntBE(chunk.offsetOf(entry), at + 16, 6);
+      bytes.writeUIntBE(chunk.timeOf(entry), at + 22, 6);
+    }
+  }
+  return bytes;
 }
