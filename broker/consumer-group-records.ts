@@ -38,6 +38,7 @@ import {
   writeConsumerGroupTargetAssignmentMetadataValue,
 } from '../protocol/kafka/messages.ts';
 import type { Partitions } from './consumer-assignors.ts';
+import { ownProtocols, protocolsBytes } from './group-member.ts';
 import { type HeldPartitions, MEMBER_STATES, type MemberProfile, type MemberProgress } from './consumer-member.ts';
 
 export interface ResolvedRegex {
@@ -155,7 +156,10 @@ function writeProfile(writer: Writer, profile: MemberProfile): void {
       subscribedTopicRegex: profile.topicRegex,
       rebalanceTimeoutMs: profile.rebalanceTimeoutMs,
       serverAssignor: profile.assignor,
-      classicMemberMetadata: null,
+      classicMemberMetadata: profile.classic && {
+        sessionTimeoutMs: profile.classic.sessionTimeoutMs,
+        supportedProtocols: profile.classic.protocols,
+      },
     },
     VALUE_VERSION,
   );
@@ -244,6 +248,10 @@ function readProfile(reader: Reader | undefined, version: number): MemberProfile
     topicRegex: stored.subscribedTopicRegex,
     rebalanceTimeoutMs: stored.rebalanceTimeoutMs,
     assignor: stored.serverAssignor,
+    classic: stored.classicMemberMetadata && {
+      sessionTimeoutMs: stored.classicMemberMetadata.sessionTimeoutMs,
+      protocols: ownProtocols(stored.classicMemberMetadata.supportedProtocols),
+    },
   };
 }
 
@@ -296,7 +304,13 @@ export function consumerGroupEventBytes(event: ConsumerGroupEvent): number {
 
 export function profileBytes(profile: MemberProfile): number {
   const texts = [profile.instanceId, profile.rackId, profile.clientId, profile.clientHost, profile.topicRegex];
-  return 64 + namesBytes(profile.topicNames) + namesBytes([...texts, profile.assignor].map((text) => text ?? ''));
+  const classicBytes = profile.classic === null ? 0 : 16 + protocolsBytes(profile.classic.protocols);
+  return (
+    64 +
+    classicBytes +
+    namesBytes(profile.topicNames) +
+    namesBytes([...texts, profile.assignor].map((text) => text ?? ''))
+  );
 }
 
 function namesBytes(names: readonly string[]): number {

@@ -6,20 +6,27 @@
  *   target        who should have what, computed for a group epoch by an assignor
  *   progress      what each member has; it moves towards the target at its own pace (consumer-member.ts)
  *
+ * Members of the classic protocol (consumer-classic.ts) are members like any other, of whom JoinGroup, SyncGroup and
+ * Heartbeat are the heartbeats. When the last member of the consumer protocol goes and others stay, the group becomes a
+ * classic one, if `group.consumer.migration.policy` allows it.
+ *
  * Always true: everything that outlives a restart changes by events alone, in `apply`, so a group that is read from the
  * log is the one that wrote it; a partition is given to a member only when no other holds it or has yet to give it up.
  * Refusals are thrown as `MillraceError` before anything is decided.
  */
 import { type ErrorCode, MillraceError } from '../protocol/errors.ts';
 import { type AssignorMember, assignors, type Partitions } from './consumer-assignors.ts';
+import { assignmentBytes, byTopicId, classicMember, hasCommonProtocol, readSubscription } from './consumer-classic.ts';
 import { type ConsumerGroupEvent, consumerGroupEventBytes, profileBytes } from './consumer-group-records.ts';
 import {
+  type ClassicMembership,
   type ConsumerMember,
   isSameHeld,
   isSameNames,
   isSameProfile,
   isSameProgress,
   isWithin,
+  type HeldPartitions,
   type MemberProfile,
   type MemberProgress,
   MEMBER_STATES,
@@ -30,6 +37,16 @@ import {
 import type { Options } from './config.ts';
 import type { GroupSettings } from './group-configs.ts';
 import { GroupOffsets } from './group-offsets.ts';
+import {
+  type JoinAnswer,
+  type JoinRequest,
+  type Member,
+  ownProtocols,
+  refusedJoin,
+  refusedSync,
+  type SyncAnswer,
+  type SyncRequest,
+} from './group-member.ts';
 import type { MemberIdentity } from './group-roster.ts';
 import { MemberSessions } from './member-sessions.ts';
 import { PartitionHolders } from './partition-holders.ts';
@@ -43,6 +60,18 @@ export type ConsumerGroupState = 'Empty' | 'Assigning' | 'Reconciling' | 'Stable
 export interface ConsumerGroupHost {
   /** Gives the events their place in the commit order and applies them. */
   commit(events: readonly ConsumerGroupEvent[]): void;
+  /**
+   * Makes a classic group of this one: commits `ending`, then the group of these members. False if that may not be;
+   * nothing has happened then. `hasToRebalance`: somebody left, so who stays must share anew.
+   */
+  becomeClassic(
+    ending: () => ConsumerGroupEvent[],
+    members: readonly Member[],
+    generation: number,
+    hasToRebalance: boolean,
+  ): boolean;
+  /** A new unique id. */
+  newMemberId(): string;
   readonly options: Pick<Options, 'group.consumer.max.size' | 'group.consumer.assignors' | 'message.max.bytes'>;
   /** The group's configs in force. */
   settings(): GroupSettings;
@@ -66,8 +95,10 @@ export interface ConsumerHeartbeat {
   readonly assignor: string | null;
   /** What the member has; null if it does not say. */
   readonly owned: Partitions | null;
-  /** Whether the member may know of a topic that a regular expression finds. */
-  canSee(topic: string): boolean;
+  /** Set if the member speaks the classic protocol. */
+  readonly classic?: ClassicMembership;
+  /** Whether the member may know of a topic that a regular expression finds; undefined: it has no such subscription. */
+  readonly canSee: ((topic: string) => boolean) | undefined;
 }
 
 export interface ConsumerHeartbeatAnswer {
@@ -76,6 +107,12 @@ export interface ConsumerHeartbeatAnswer {
   readonly heartbeatIntervalMs: number;
   /** Null: as before. */
   readonly assignment: Partitions | null;
+}
+
+/** The member that asks; with the static member whose place it takes, if it takes one. */
+interface FoundMember {
+  predecessor?: ConsumerMember | undefined;
+  before?: ConsumerMember | undefined;
 }
 
 /** Epochs that say goodbye. */
@@ -177,7 +214,30 @@ export class ConsumerGroup {
 
   /** Throws what the answer says. */
   heartbeat(now: Instant, request: ConsumerHeartbeat): ConsumerHeartbeatAnswer {
-    const { before, hasNewSubscription } = this.#announce(now, request);
+    const { before, reached, assignedBefore } = this.#turn(now, request, this.#find(request));
+    if (before !== undefined && before.profile.classic !== null) this.#sessions.hasNoRounds(request.memberId);
+
+    const isFull =
+      request.rebalanceTimeoutMs !== -1 &&
+      (request.topicNames !== null || request.topicRegex !== null) &&
+      request.owned !== null;
+    const isTold =
+      request.memberEpoch === 0 || isFull || !isSameHeld(before?.progress.assigned ?? assignedBefore, reached.assigned);
+    return {
+      memberId: request.memberId,
+      memberEpoch: reached.epoch,
+      heartbeatIntervalMs: this.#host.settings().consumerHeartbeatIntervalMs,
+      assignment: isTold ? indexesOf(reached) : null,
+    };
+  }
+
+  /** What a heartbeat and a JoinGroup share: takes in what the member says, and moves it towards its target. */
+  #turn(
+    now: Instant,
+    request: ConsumerHeartbeat,
+    found: FoundMember,
+  ): { before: ConsumerMember | undefined; reached: MemberProgress; assignedBefore: HeldPartitions } {
+    const hasNewSubscription = this.#announce(now, request, found);
     this.#assign(now);
 
     const member = this.#member(request.memberId);
@@ -186,19 +246,144 @@ export class ConsumerGroup {
       this.#host.commit([{ kind: 'consumer member progress', group: this.id, member: member.id, value: reached }]);
       this.#expectRevocation(now, request.memberId, reached);
     }
+    return { before: found.before, reached, assignedBefore: member.progress.assigned };
+  }
 
-    const isFull =
-      request.rebalanceTimeoutMs !== -1 &&
-      (request.topicNames !== null || request.topicRegex !== null) &&
-      request.owned !== null;
-    const isTold =
-      request.memberEpoch === 0 || isFull || !isSameHeld((before ?? member).progress.assigned, reached.assigned);
+  /** JoinGroup of a member that speaks the classic protocol. */
+  classicJoin(now: Instant, request: JoinRequest): JoinAnswer {
+    const { instanceId, protocols } = request;
+    const sizeMax = this.#host.options['group.consumer.max.size'];
+    if (!this.#members.has(request.memberId) && this.#members.size >= sizeMax) {
+      return refusedJoin('GROUP_MAX_SIZE_REACHED', '');
+    }
+    const subscription = protocols.length === 0 ? undefined : readSubscription(protocols[0].metadata);
+    const isCommon = request.protocolType === this.protocolType && hasCommonProtocol(this.#memberships(), protocols);
+    if (subscription === undefined || !isCommon) return refusedJoin('INCONSISTENT_GROUP_PROTOCOL', '');
+    const isNew = request.memberId === '';
+    const memberId = isNew ? this.#host.newMemberId() : request.memberId;
+    if (isNew && instanceId === null && request.requiresKnownMember) return refusedJoin('MEMBER_ID_REQUIRED', memberId);
+    const found: FoundMember = { before: this.#members.get(memberId) };
+    if (instanceId !== null) {
+      const holder = this.#members.get(this.#staticIds.get(instanceId) ?? '');
+      if (isNew) found.predecessor = holder;
+      else if (holder === undefined) return refusedJoin('UNKNOWN_MEMBER_ID', memberId);
+      else if (holder.id !== memberId) return refusedJoin('FENCED_INSTANCE_ID', memberId);
+    }
+    const { reached } = this.#turn(
+      now,
+      {
+        groupId: this.id,
+        memberId,
+        memberEpoch: 0,
+        clientId: request.clientId,
+        clientHost: request.clientHost,
+        instanceId,
+        rackId: subscription.rackId,
+        rebalanceTimeoutMs: request.rebalanceTimeoutMs,
+        topicNames: subscription.topics,
+        topicRegex: null,
+        assignor: null,
+        owned: byTopicId(this.#host.topics, subscription.owned),
+        classic: { sessionTimeoutMs: request.sessionTimeoutMs, protocols: ownProtocols(protocols) },
+        canSee: undefined,
+      },
+      found,
+    );
+    this.#sessions.expectSync(memberId, now.monotonicMs + Math.max(0, request.rebalanceTimeoutMs));
+    if (found.predecessor?.profile.classic === null) this.#becomeClassic(new Set(), false);
     return {
-      memberId: request.memberId,
-      memberEpoch: reached.epoch,
-      heartbeatIntervalMs: this.#host.settings().consumerHeartbeatIntervalMs,
-      assignment: isTold ? indexesOf(reached) : null,
+      error: 'NONE',
+      memberId,
+      generation: reached.epoch,
+      protocolType: this.protocolType,
+      protocolName: protocols[0].name,
+      leaderId: '',
+      skipAssignment: false,
+      members: [],
     };
+  }
+
+  /** SyncGroup of a member that speaks the classic protocol. */
+  classicSync(now: Instant, request: SyncRequest): SyncAnswer {
+    const member = this.#classicMember(request);
+    if (typeof member === 'string') return refusedSync(member);
+    const protocolName = member.profile.classic?.protocols[0].name ?? '';
+    const isOther = (asked: string | null, own: string): boolean => asked !== null && asked !== own;
+    if (isOther(request.protocolType, this.protocolType) || isOther(request.protocolName, protocolName)) {
+      return refusedSync('INCONSISTENT_GROUP_PROTOCOL');
+    }
+    const { progress } = member;
+    if (request.generation !== progress.epoch) return refusedSync('ILLEGAL_GENERATION');
+    // Who is giving up partitions has joined already: it gets what it keeps, and joins again by itself.
+    if (this.#targetEpoch > progress.epoch && progress.state !== MEMBER_STATES.unrevoked) {
+      this.#expectJoin(now, member);
+      return refusedSync('REBALANCE_IN_PROGRESS');
+    }
+    this.#sessions.hasSynced(member.id);
+    this.#touch(member.id, now);
+    const assignment = assignmentBytes(member, progress.assigned, this.#host.topics);
+    return { error: 'NONE', protocolType: this.protocolType, protocolName, assignment };
+  }
+
+  /** Heartbeat of a member that speaks the classic protocol: whether it must join again. */
+  classicHeartbeat(now: Instant, request: MemberIdentity & { readonly generation: number }): ErrorCode {
+    const member = this.#classicMember(request);
+    if (typeof member === 'string') return member;
+    const { epoch, state } = member.progress;
+    if (request.generation !== epoch) return 'ILLEGAL_GENERATION';
+    this.#touch(member.id, now);
+    // Where nobody speaks the consumer protocol there is no other heartbeat that would see to it.
+    if (this.#subscriptions.isStale && !this.#subscriptions.hasRegex) this.#refresh(now, undefined, false);
+    this.#assign(now);
+    const canTakeMore = state === MEMBER_STATES.unreleased && !this.#isWaiting(member);
+    if (epoch >= this.#targetEpoch && state !== MEMBER_STATES.unrevoked && !canTakeMore) return 'NONE';
+    this.#expectJoin(now, member);
+    return 'REBALANCE_IN_PROGRESS';
+  }
+
+  #classicMember({ memberId, instanceId }: MemberIdentity): ConsumerMember | ErrorCode {
+    if (instanceId !== null) {
+      const holderId = this.#staticIds.get(instanceId);
+      if (holderId === undefined) return 'UNKNOWN_MEMBER_ID';
+      if (holderId !== memberId) return 'FENCED_INSTANCE_ID';
+    }
+    const member = this.#members.get(memberId);
+    return member === undefined || member.profile.classic === null ? 'UNKNOWN_MEMBER_ID' : member;
+  }
+
+  #memberships(): ClassicMembership[] {
+    return [...this.#members.values()].flatMap(({ profile }) => (profile.classic === null ? [] : [profile.classic]));
+  }
+
+  #expectJoin(now: Instant, { id, profile }: ConsumerMember): void {
+    this.#sessions.expectJoin(id, now.monotonicMs + Math.max(0, profile.rebalanceTimeoutMs));
+  }
+
+  /** Whether another member still holds something of this one's target. */
+  #isWaiting({ id, progress }: ConsumerMember): boolean {
+    for (const [topicId, partitions] of this.target(id)) {
+      for (const partition of partitions) {
+        if (!progress.assigned.get(topicId)?.has(partition) && this.#holders.has(topicId, partition)) return true;
+      }
+    }
+    return false;
+  }
+
+  /** Makes a classic group of this one without `gone`, if all who stay speak that protocol. */
+  #becomeClassic(gone: ReadonlySet<string>, hasToRebalance: boolean): boolean {
+    const members: Member[] = [];
+    for (const member of this.#members.values()) {
+      if (gone.has(member.id)) continue;
+      const classic = classicMember(member, this.target(member.id), this.#host.topics);
+      if (classic === undefined) return false;
+      members.push(classic);
+    }
+    const ending = (): ConsumerGroupEvent[] => {
+      const all = [...this.#members.values()];
+      const unused = this.#subscriptions.unused(all.map(({ profile }) => profile));
+      return [...all.flatMap(({ id }) => this.#endMember(id)), ...unused, ...this.endEvents()];
+    };
+    return members.length > 0 && this.#host.becomeClassic(ending, members, this.#epoch, hasToRebalance);
   }
 
   /** A goodbye, for good or (a static member) for now. Throws what the answer says. */
@@ -244,6 +429,9 @@ export class ConsumerGroup {
     if (request.generation < 0 && this.#members.size === 0) return undefined;
     const member = this.#members.get(request.memberId);
     if (member === undefined) return 'UNKNOWN_MEMBER_ID';
+    if (member.profile.classic !== null) {
+      return request.generation === member.progress.epoch ? undefined : 'ILLEGAL_GENERATION';
+    }
     if (request.isOldVersion) return 'UNSUPPORTED_VERSION';
     const { epoch, assigned } = member.progress;
     if (request.generation === epoch) return undefined;
@@ -261,7 +449,8 @@ export class ConsumerGroup {
     if (memberId === null && memberEpoch < 0) return undefined;
     const member = this.#members.get(memberId ?? '');
     if (member === undefined) return 'UNKNOWN_MEMBER_ID';
-    return member.progress.epoch === memberEpoch ? undefined : 'STALE_MEMBER_EPOCH';
+    if (member.progress.epoch === memberEpoch) return undefined;
+    return member.profile.classic === null ? 'STALE_MEMBER_EPOCH' : 'ILLEGAL_GENERATION';
   }
 
   /** After a restart: sessions start anew. */
@@ -357,12 +546,8 @@ export class ConsumerGroup {
     this.#members.set(id, { ...before, progress });
   }
 
-  /** Takes in who the member is and what it subscribes to; `before`: what was known of it. */
-  #announce(
-    now: Instant,
-    request: ConsumerHeartbeat,
-  ): { before: ConsumerMember | undefined; hasNewSubscription: boolean } {
-    const { predecessor, before } = this.#find(request);
+  /** Takes in who the member is and what it subscribes to; true if that is something else than before. */
+  #announce(now: Instant, request: ConsumerHeartbeat, { predecessor, before }: FoundMember): boolean {
     const profile = this.#profile(predecessor?.profile ?? before?.profile, request);
     this.#checkProfile(request, profile, before?.profile);
 
@@ -382,17 +567,15 @@ export class ConsumerGroup {
     if (events.length > 0) this.#host.commit(events);
     this.#touch(request.memberId, now);
     if (hasBump || this.#subscriptions.isStale) this.#refresh(now, request, hasBump);
-    return { before, hasNewSubscription: hasNewNames || hasNewRegex };
+    return hasNewNames || hasNewRegex;
   }
 
-  /** The member that asks; with the static member whose place it takes, if it takes one. */
-  #find(request: ConsumerHeartbeat): { predecessor?: ConsumerMember; before?: ConsumerMember } {
+  #find(request: ConsumerHeartbeat): FoundMember {
     const { memberId, memberEpoch, instanceId } = request;
     const known = this.#members.get(memberId);
     const sizeMax = this.#host.options['group.consumer.max.size'];
     if (known === undefined && this.#members.size >= sizeMax) {
-      const message = `The consumer group has reached its maximum capacity of ${sizeMax} members.`;
-      throw new MillraceError('GROUP_MAX_SIZE_REACHED', message);
+      throw groupIsFull(sizeMax);
     }
     if (memberEpoch > 0) {
       const member = instanceId === null ? known : this.#staticMember(instanceId, memberId);
@@ -403,7 +586,8 @@ export class ConsumerGroup {
     if (instanceId === null) return known === undefined ? {} : { before: known };
     const holder = this.#members.get(this.#staticIds.get(instanceId) ?? '');
     if (holder === undefined) return known === undefined ? {} : { before: known };
-    if (holder.progress.epoch !== LEAVE_STATIC_EPOCH) {
+    // One that speaks the classic protocol cannot say that it comes back: whoever has its instance id is it.
+    if (holder.progress.epoch !== LEAVE_STATIC_EPOCH && holder.profile.classic === null) {
       throw new MillraceError(
         'UNRELEASED_INSTANCE_ID',
         `Static member ${memberId} with instance id ${instanceId} cannot join the group because the instance id is owned by ${holder.id} member.`,
@@ -435,16 +619,18 @@ export class ConsumerGroup {
   }
 
   #profile(before: MemberProfile | undefined, request: ConsumerHeartbeat): MemberProfile {
+    const isClassic = request.classic !== undefined;
     return {
       instanceId: request.instanceId ?? before?.instanceId ?? null,
       rackId: request.rackId ?? before?.rackId ?? null,
       clientId: request.clientId,
       clientHost: request.clientHost,
       topicNames: request.topicNames === null ? (before?.topicNames ?? []) : [...new Set(request.topicNames)].sort(),
-      topicRegex: request.topicRegex ?? before?.topicRegex ?? null,
+      topicRegex: isClassic ? null : (request.topicRegex ?? before?.topicRegex ?? null),
       rebalanceTimeoutMs:
         request.rebalanceTimeoutMs === -1 ? (before?.rebalanceTimeoutMs ?? -1) : request.rebalanceTimeoutMs,
-      assignor: request.assignor ?? before?.assignor ?? null,
+      assignor: isClassic ? null : (request.assignor ?? before?.assignor ?? null),
+      classic: request.classic ?? null,
     };
   }
 
@@ -481,6 +667,7 @@ export class ConsumerGroup {
   /** Takes members out; the others get their partitions with the next target. */
   #remove(members: readonly ConsumerMember[]): void {
     const gone = new Set(members.map(({ id }) => id));
+    if (this.#becomeClassic(gone, true)) return;
     const events = members.flatMap(({ id }) => this.#endMember(id));
     events.push(...this.#subscriptions.unused(members.map(({ profile }) => profile)));
     // The epoch first: if only part of this survives, there is a new target and the rest runs into its session timeout.
@@ -496,9 +683,12 @@ export class ConsumerGroup {
   }
 
   /** Looks at the topics again, as they or the subscriptions have changed; raises the epoch if it has not been raised. */
-  #refresh(now: Instant, request: ConsumerHeartbeat, hasBump: boolean): void {
-    const events = this.#subscriptions.resolve(now.wallMs, request.canSee);
-    if (events.length > 0) this.#host.commit(events);
+  #refresh(now: Instant, request: ConsumerHeartbeat | undefined, hasBump: boolean): void {
+    // What expressions find is for those to say who may look for topics.
+    if (request?.canSee !== undefined || !this.#subscriptions.hasRegex) {
+      const events = this.#subscriptions.resolve(now.wallMs, request?.canSee ?? (() => false));
+      if (events.length > 0) this.#host.commit(events);
+    }
     const hash = this.#subscriptions.hash();
     if (hash === this.#metadataHash) return;
     this.#host.commit([this.#epochEvent(hasBump ? this.#epoch : this.#epoch + 1, hash)]);
@@ -548,13 +738,17 @@ export class ConsumerGroup {
   }
 
   #touch(memberId: string, now: Instant): void {
-    const deadlineMs = now.monotonicMs + this.#host.settings().consumerSessionTimeoutMs;
-    this.#sessions.touch(memberId, deadlineMs);
+    const { classic } = this.#member(memberId).profile;
+    const timeoutMs = classic?.sessionTimeoutMs ?? this.#host.settings().consumerSessionTimeoutMs;
+    this.#sessions.touch(memberId, now.monotonicMs + timeoutMs);
   }
 
   #expectRevocation(now: Instant, memberId: string, { state }: MemberProgress): void {
     if (state !== MEMBER_STATES.unrevoked) return this.#sessions.hasRevoked(memberId);
-    const timeoutMs = Math.max(0, this.#member(memberId).profile.rebalanceTimeoutMs);
+    const { classic, rebalanceTimeoutMs } = this.#member(memberId).profile;
+    const timeoutMs = Math.max(0, rebalanceTimeoutMs);
+    // Of a member that speaks the classic protocol a new JoinGroup is expected.
+    if (classic !== null) return this.#sessions.expectJoin(memberId, now.monotonicMs + timeoutMs);
     this.#sessions.expectRevocation(memberId, now.monotonicMs + timeoutMs);
   }
 }
@@ -570,6 +764,11 @@ function checkEpoch(member: ConsumerMember, { memberEpoch, owned }: ConsumerHear
     'FENCED_MEMBER_EPOCH',
     `The consumer group member has a ${comparison} member epoch (${memberEpoch}) than the one known by the group coordinator (${epoch}). The member must abandon all its partitions and rejoin.`,
   );
+}
+
+export function groupIsFull(sizeMax: number): MillraceError {
+  const message = `The consumer group has reached its maximum capacity of ${sizeMax} members.`;
+  return new MillraceError('GROUP_MAX_SIZE_REACHED', message);
 }
 
 function indexesOf({ assigned }: MemberProgress): Partitions {

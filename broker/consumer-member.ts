@@ -7,6 +7,7 @@
  *     └── target changed, nothing to give up ──→ stable, or unreleased while another member still holds some of it
  */
 import type { Partitions } from './consumer-assignors.ts';
+import { isSameProtocols, type Protocol } from './group-member.ts';
 
 /** As Kafka stores them. */
 export const MEMBER_STATES = { stable: 0, unrevoked: 1, unreleased: 2 } as const;
@@ -14,6 +15,13 @@ export type MemberState = (typeof MEMBER_STATES)[keyof typeof MEMBER_STATES];
 
 /** Topic id → partition → the member epoch at which the member got it. */
 export type HeldPartitions = ReadonlyMap<string, ReadonlyMap<number, number>>;
+
+/** What is known of a member that speaks the classic protocol. */
+export interface ClassicMembership {
+  readonly sessionTimeoutMs: number;
+  /** In order of preference; the bytes are its own. */
+  readonly protocols: readonly Protocol[];
+}
 
 /** What a member says about itself. */
 export interface MemberProfile {
@@ -26,6 +34,8 @@ export interface MemberProfile {
   readonly topicRegex: string | null;
   readonly rebalanceTimeoutMs: number;
   readonly assignor: string | null;
+  /** Null: it speaks the consumer protocol. */
+  readonly classic: ClassicMembership | null;
 }
 
 export interface MemberProgress {
@@ -181,8 +191,14 @@ export function isSameProfile(a: MemberProfile, b: MemberProfile): boolean {
     a.topicRegex === b.topicRegex &&
     a.rebalanceTimeoutMs === b.rebalanceTimeoutMs &&
     a.assignor === b.assignor &&
-    isSameNames(a.topicNames, b.topicNames)
+    isSameNames(a.topicNames, b.topicNames) &&
+    isSameMembership(a.classic, b.classic)
   );
+}
+
+function isSameMembership(a: ClassicMembership | null, b: ClassicMembership | null): boolean {
+  if (a === null || b === null) return a === b;
+  return a.sessionTimeoutMs === b.sessionTimeoutMs && isSameProtocols(a.protocols, b.protocols);
 }
 
 export function isSameNames(a: readonly string[], b: readonly string[]): boolean {

@@ -119,11 +119,13 @@ export function ownProtocols(protocols: readonly Protocol[]): Protocol[] {
 }
 
 export function hasSameProtocols(member: Member, protocols: readonly Protocol[]): boolean {
+  return isSameProtocols(member.protocols, protocols);
+}
+
+export function isSameProtocols(a: readonly Protocol[], b: readonly Protocol[]): boolean {
   return (
-    member.protocols.length === protocols.length &&
-    member.protocols.every(
-      ({ name, metadata }, index) => name === protocols[index].name && metadata.equals(protocols[index].metadata),
-    )
+    a.length === b.length &&
+    a.every(({ name, metadata }, index) => name === b[index].name && metadata.equals(b[index].metadata))
   );
 }
 

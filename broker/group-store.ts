@@ -272,7 +272,7 @@ export class GroupStore {
     if (group.members.length > this.#options['group.consumer.max.size']) {
       throw refused('the group size exceeds the consumer group maximum size');
     }
-    const events = upgradeEvents(group, this.#catalog, this.#clock.now());
+    const events = upgradeEvents(group, this.#catalog);
     if (events === undefined) throw refused('the embedded consumer protocol is malformed');
     this.commit([...endEvents(group), ...events], 'waited');
     group.release();

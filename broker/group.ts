@@ -135,8 +135,11 @@ export class Group {
     return this.#state === 'Empty' && this.#pendingMembers.size === 0;
   }
 
-  /** Takes over what the log holds. Once everything is loaded, `restartSessions` lets time run. */
-  load(value: GroupMetadataValue): void {
+  /**
+   * Takes over what the log holds, or what a consumer group leaves: then with more than the log knows of its members.
+   * Once everything is there, `restartSessions` lets time run.
+   */
+  load(value: GroupMetadataValue, members: readonly Member[] = storedMembers(value)): void {
     this.stored = value;
     this.#roster = new Roster();
     this.#state = value.members.length === 0 ? 'Empty' : 'Stable';
@@ -144,22 +147,7 @@ export class Group {
     this.#generation = value.generation;
     this.#protocolType = value.protocolType === '' ? null : value.protocolType;
     this.#protocolName = value.protocol;
-    for (const stored of value.members) {
-      this.#roster.add({
-        id: stored.memberId,
-        instanceId: stored.groupInstanceId,
-        clientId: stored.clientId,
-        clientHost: stored.clientHost,
-        sessionTimeoutMs: stored.sessionTimeout,
-        rebalanceTimeoutMs: stored.rebalanceTimeout < 0 ? stored.sessionTimeout : stored.rebalanceTimeout,
-        protocols: value.protocol === null ? [] : [{ name: value.protocol, metadata: stored.subscription }],
-        assignment: stored.assignment,
-        deadlineMs: Number.POSITIVE_INFINITY,
-        isNew: false,
-        joins: [],
-        syncs: [],
-      });
-    }
+    for (const member of members) this.#roster.add(member);
     this.#roster.lead(value.leader);
     this.#subscribedTopics = this.#findSubscribedTopics();
   }
@@ -168,6 +156,20 @@ export class Group {
   restartSessions(now: Instant): void {
     for (const member of this.#roster.all()) this.#touch(member, now);
     if (this.#roster.size > this.#host.options['group.max.size']) this.#prepareRebalance(now);
+  }
+
+  /** Everybody must join again: the group came from a consumer group that somebody left. */
+  shareAnew(now: Instant): void {
+    this.#prepareRebalance(now);
+  }
+
+  /** It becomes a consumer group: whoever waits here asks again, there. */
+  release(): void {
+    for (const member of this.#roster.all()) {
+      for (const reply of this.#roster.takeJoins(member)) reply(refusedJoin('REBALANCE_IN_PROGRESS', member.id));
+      for (const reply of member.syncs) reply(refusedSync('REBALANCE_IN_PROGRESS'));
+      member.syncs = [];
+    }
   }
 
   join(now: Instant, request: JoinRequest, reply: (answer: JoinAnswer) => void): void {
@@ -618,4 +620,21 @@ export class Group {
     for (const deadlineMs of this.#pendingMembers.values()) this.#expect(deadlineMs);
     for (const { deadlineMs } of this.#roster.all()) this.#expect(deadlineMs);
   }
+}
+
+function storedMembers({ protocol, members }: GroupMetadataValue): Member[] {
+  return members.map((stored) => ({
+    id: stored.memberId,
+    instanceId: stored.groupInstanceId,
+    clientId: stored.clientId,
+    clientHost: stored.clientHost,
+    sessionTimeoutMs: stored.sessionTimeout,
+    rebalanceTimeoutMs: stored.rebalanceTimeout < 0 ? stored.sessionTimeout : stored.rebalanceTimeout,
+    protocols: protocol === null ? [] : [{ name: protocol, metadata: stored.subscription }],
+    assignment: stored.assignment,
+    deadlineMs: Number.POSITIVE_INFINITY,
+    isNew: false,
+    joins: [],
+    syncs: [],
+  }));
 }

@@ -41,6 +41,9 @@ export class Subscriptions {
   get isStale(): boolean {
     return this.#version !== this.#topics.version;
   }
+  get hasRegex(): boolean {
+    return this.#regexCounts.size > 0;
+  }
   /** Expressions with what they found. */
   get resolved(): ReadonlyMap<string, ResolvedRegex> {
     return this.#resolved;

@@ -16,7 +16,8 @@ import { failureOf } from './failure.ts';
 
 /** From this version on members make their own ids (KIP-1082) and may subscribe by a regular expression. */
 const OWN_ID_VERSION = 1;
-/** What a member of the consumer protocol is in ConsumerGroupDescribe (KIP-1099). */
+/** What a member is in ConsumerGroupDescribe (KIP-1099). */
+const CLASSIC_MEMBER = 0;
 const CONSUMER_MEMBER = 1;
 
 type HeartbeatCall = Call<ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponseInit>;
@@ -209,6 +210,6 @@ function describeMember(
     // As Kafka: what the member is to give up is its own until it has done so.
     assignment: { topicPartitions: named(heldBy(progress)) },
     targetAssignment: { topicPartitions: named(group.target(id)) },
-    memberType: CONSUMER_MEMBER,
+    memberType: profile.classic === null ? CONSUMER_MEMBER : CLASSIC_MEMBER,
   };
 }

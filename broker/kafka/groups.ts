@@ -198,7 +198,7 @@ function undescribed(groupId: string, error: ErrorCode, groupState: string, erro
 }
 
 function describe(group: Group): DescribedGroup {
-  // Protocol, metadata and assignments belong together only when all have agreed.
+  // Protocol and metadata belong together only when all have agreed.
   const isStable = group.state === 'Stable';
   return {
     ...undescribed(group.id, 'NONE', group.state),
@@ -210,7 +210,7 @@ function describe(group: Group): DescribedGroup {
       clientId: member.clientId,
       clientHost: member.clientHost,
       memberMetadata: isStable ? metadataFor(member, group.protocolName) : NO_BYTES,
-      memberAssignment: isStable ? member.assignment : NO_BYTES,
+      memberAssignment: member.assignment,
     })),
   };
 }

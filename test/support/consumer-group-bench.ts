@@ -5,6 +5,7 @@ import { type ConsumerGroupEvent, isConsumerGroupEvent } from '../../broker/cons
 import { resolveOptions } from '../../broker/config.ts';
 import type { Instant } from '../../broker/group.ts';
 import { GroupConfigs } from '../../broker/group-configs.ts';
+import type { Member } from '../../broker/group-member.ts';
 import { decodeGroupEvent, encodeGroupEvent } from '../../broker/group-records.ts';
 import { MillraceError } from '../../protocol/errors.ts';
 
@@ -26,6 +27,10 @@ export class ConsumerGroupBench {
   /** Every event, as the log holds it. */
   events: ConsumerGroupEvent[] = [];
   nowMs = 1_000_000;
+  /** Whether the group may become a classic one; how often it wanted to. */
+  mayDowngrade = false;
+  readonly downgrades: { ending: ConsumerGroupEvent[]; members: readonly Member[]; generation: number }[] = [];
+  #ids = 0;
   group: ConsumerGroup;
 
   constructor(values: Record<string, string | number> = {}) {
@@ -145,6 +150,11 @@ export class ConsumerGroupBench {
         this.events.push(...events);
         for (const event of events) this.group.apply(event);
       },
+      becomeClassic: (ending, members, generation) => {
+        this.downgrades.push({ ending: ending(), members, generation });
+        return this.mayDowngrade;
+      },
+      newMemberId: () => `member-${++this.#ids}`,
       options,
       settings: () => configs.get('g'),
       topics: {
