@@ -23,7 +23,7 @@ import {
 /** A recovery skips this many sequences, more than a file can hold records: what an unread rest of the old chain says never fits the new one. */
 export const SEQUENCE_GAP = 2 ** 25;
 
-/** One record of the chain. Its bytes are valid until the next one is asked for. */
+/** One record of the chain. */
 export interface JournalRecord {
   sequence: number;
   isSynced: boolean;
@@ -88,16 +88,8 @@ function parseFileHeader(path: string, bytes: Buffer): FileStart | undefined {
   };
 }
 
-/**
- * All records of the chain from `sequence` on, in order, each checked completely. A second reading may end at
- * `checkedSequence`, which the first has found to be the last: then payloads are not checked again.
- */
-export async function* readJournal(
-  disk: Disk,
-  chain: JournalChain,
-  sequence: number,
-  checkedSequence?: number,
-): AsyncGenerator<JournalRecord> {
+/** All records of the chain from `sequence` on, in order, each checked completely. */
+export async function* readJournal(disk: Disk, chain: JournalChain, sequence: number): AsyncGenerator<JournalRecord> {
   let next = sequence;
   let start: FileStart | undefined =
     chain.files.findLast((file) => file.firstSequence <= sequence) ?? continuationAt(chain, sequence);
@@ -108,10 +100,9 @@ export async function* readJournal(
       const window = new FileWindow(file, await file.size());
       let expected = current.firstSequence;
       for (let at = FILE_HEADER_BYTES; ; ) {
-        if (checkedSequence !== undefined && expected > checkedSequence) return;
         // A recovery has stopped here: what comes after it in this file was never read.
         if (isCutOff(chain, current, expected)) break;
-        const record = await readRecord(window, at, current, expected, checkedSequence === undefined);
+        const record = await readRecord(window, at, current, expected);
         if (record === undefined) break;
         at += record.sizeBytes;
         expected++;
@@ -174,7 +165,6 @@ async function readRecord(
   position: number,
   start: FileStart,
   sequence: number,
-  isChecking: boolean,
 ): Promise<JournalRecord | undefined> {
   const head = await window.view(position, RECORD_HEADER_BYTES);
   if (head === undefined || head.readUInt32BE(0) !== RECORD_MAGIC) return undefined;
@@ -190,6 +180,6 @@ async function readRecord(
   if (crc !== table.readUInt32BE(CRC_AT) || readInt64(table, 12) !== sequence) return undefined;
   const bytes = await window.view(position, sizeBytes);
   if (bytes === undefined) return undefined;
-  const parts = readParts(bytes, headerBytes, isChecking);
+  const parts = readParts(bytes, headerBytes);
   return parts && { sequence, isSynced: start.isSynced, parts, path: start.path, position, sizeBytes };
 }

@@ -17,7 +17,6 @@ import {
   batchCrc,
   batchLastOffset,
   batchLeaderEpoch,
-  batchSizeBytes,
   checkStoredBatch,
 } from '../protocol/record-batch.ts';
 import { type Run, runDigest } from './tail-cache.ts';
@@ -64,7 +63,18 @@ export interface AppendPart {
 
 /** A part as it is read back. `key` is hex text: topic id and index. */
 export type ReadPart =
-  | { kind: 'append'; key: string; baseOffset: number; nextOffset: number; startsSegment: boolean; bytes: Buffer }
+  | {
+      kind: 'append';
+      key: string;
+      baseOffset: number;
+      nextOffset: number;
+      leaderEpoch: number;
+      startsSegment: boolean;
+      digest: number;
+      /** Where in the record its batches are. */
+      position: number;
+      sizeBytes: number;
+    }
   | { kind: 'start'; key: string; offset: number }
   | { kind: 'delete'; key: string }
   | { kind: 'open'; key: string; topic: string }
@@ -114,7 +124,7 @@ export function writeOtherPart(header: Buffer, position: number, part: OtherPart
 }
 
 /** The parts of a record whose header CRC is right; undefined if a batch is not what the table says. */
-export function readParts(bytes: Buffer, headerBytes: number, isChecking: boolean): ReadPart[] | undefined {
+export function readParts(bytes: Buffer, headerBytes: number): ReadPart[] | undefined {
   const parts: ReadPart[] = [];
   const leaderEpoch = bytes.readInt32BE(28);
   const count = bytes.readUInt32BE(32);
@@ -128,15 +138,32 @@ export function readParts(bytes: Buffer, headerBytes: number, isChecking: boolea
       case partKinds.append:
       case partKinds.appendToNewSegment: {
         const baseOffset = readInt64(bytes, at);
-        const payload = bytes.subarray(payloadAt, payloadAt + bytes.readUInt32BE(at + 8));
-        const batchCount = bytes.readUInt32BE(at + 12);
-        const nextOffset = isChecking
-          ? checkPayload(payload, baseOffset, leaderEpoch, batchCount, bytes.readUInt32BE(at + 16))
-          : endOf(payload, baseOffset);
+        const sizeBytes = bytes.readUInt32BE(at + 8);
+        const digest = bytes.readUInt32BE(at + 16);
+        const position = payloadAt;
+        payloadAt += sizeBytes;
+        const batches = {
+          position,
+          end: payloadAt,
+          baseOffset,
+          leaderEpoch,
+          count: bytes.readUInt32BE(at + 12),
+          digest,
+        };
+        const nextOffset = checkBatches(bytes, batches);
         if (nextOffset < 0) return undefined;
         const startsSegment = kind === partKinds.appendToNewSegment;
-        parts.push({ kind: 'append', key, baseOffset, nextOffset, startsSegment, bytes: payload });
-        payloadAt += payload.length;
+        parts.push({
+          kind: 'append',
+          key,
+          baseOffset,
+          nextOffset,
+          leaderEpoch,
+          startsSegment,
+          digest,
+          position,
+          sizeBytes,
+        });
         at += APPEND_PART_BYTES - 1 - KEY_BYTES;
         break;
       }
@@ -170,33 +197,31 @@ export function readParts(bytes: Buffer, headerBytes: number, isChecking: boolea
   return parts;
 }
 
-/** The offset after the batches of an append part, −1 if they are not exactly those that were written. */
-function checkPayload(
-  payload: Buffer,
-  baseOffset: number,
-  leaderEpoch: number,
-  batchCount: number,
-  expectedDigest: number,
-): number {
+/** What the table says of the batches of an append part. */
+interface ExpectedBatches {
+  position: number;
+  end: number;
+  baseOffset: number;
+  leaderEpoch: number;
+  count: number;
+  digest: number;
+}
+
+/** The offset after the batches, −1 if they are not exactly those that were written. */
+function checkBatches(bytes: Buffer, expected: ExpectedBatches): number {
+  const { position, end, baseOffset, leaderEpoch } = expected;
   let offset = baseOffset;
   let digest = 0;
   let count = 0;
-  for (let at = 0; at < payload.length; count++) {
-    const size = checkStoredBatch(payload, at, payload.length - at);
+  for (let at = position; at < end; count++) {
+    const size = checkStoredBatch(bytes, at, end - at);
     if (size < 0) return -1;
-    if (batchBaseOffset(payload, at) !== offset || batchLeaderEpoch(payload, at) !== leaderEpoch) return -1;
-    digest = runDigest(digest, batchCrc(payload, at));
-    offset = batchLastOffset(payload, at) + 1;
+    if (batchBaseOffset(bytes, at) !== offset || batchLeaderEpoch(bytes, at) !== leaderEpoch) return -1;
+    digest = runDigest(digest, batchCrc(bytes, at));
+    offset = batchLastOffset(bytes, at) + 1;
     at += size;
   }
-  return count === batchCount && digest === expectedDigest ? offset : -1;
-}
-
-/** The offset after the batches of a payload that was checked before. */
-function endOf(payload: Buffer, baseOffset: number): number {
-  let offset = baseOffset;
-  for (let at = 0; at < payload.length; at += batchSizeBytes(payload, at)) offset = batchLastOffset(payload, at) + 1;
-  return offset;
+  return count === expected.count && digest === expected.digest ? offset : -1;
 }
 
 /** Hex text of a partition key, as `ReadPart` has it. */

@@ -13,6 +13,7 @@ import { Committer } from './committer.ts';
 import type { DataDir } from './data-dir.ts';
 import type { Disk } from './disk.ts';
 import { Journal } from './journal.ts';
+import type { JournalBytes } from './journaled-parts.ts';
 import { keyText, partitionKey } from './journal-record.ts';
 import type { Appended, LogConfig, PartitionSpec, Position } from './log.ts';
 import { OpenFiles } from './open-files.ts';
@@ -130,12 +131,15 @@ export class LogEngine implements LogContext {
   #coveredJournalBytes = 0;
   #freeSpaceTimer: Timer | undefined;
   #checkpointCount = 0;
+  /** What partitions that are pending since the start read from, until the first checkpoint. */
+  #recoveredJournal: JournalBytes | undefined;
 
   private constructor(
     options: LogEngineOptions,
     journal: Journal,
+    files: OpenFiles,
     leaderEpoch: number,
-    { partitions, chain }: Recovered,
+    recovered: Recovered,
   ) {
     const { clock, disk, settings } = options;
     this.clock = clock;
@@ -147,7 +151,7 @@ export class LogEngine implements LogContext {
     this.#settings = settings;
     this.#warn = options.warn;
     this.#journal = journal;
-    this.files = new OpenFiles(disk, settings.openFilesMax);
+    this.files = files;
     const onFatal = (error: unknown): void => this.fatal(error);
     this.writer = new SegmentWriter({
       clock,
@@ -184,9 +188,10 @@ export class LogEngine implements LogContext {
       onStarved: () => this.#starved(),
     });
     // Counted below zero: what a restart has to read is more than what this process has written.
-    this.#coveredJournalBytes = -chain.sizeBytes;
-    this.#checkpointJournalBytes = -chain.sizeBytes;
-    for (const partition of partitions) this.#restore(partition);
+    this.#coveredJournalBytes = -recovered.chain.sizeBytes;
+    this.#checkpointJournalBytes = -recovered.chain.sizeBytes;
+    this.#recoveredJournal = recovered.journal;
+    for (const partition of recovered.partitions) this.#restore(partition);
     this.#watchFreeSpace();
   }
 
@@ -196,15 +201,8 @@ export class LogEngine implements LogContext {
     const journalFolder = `${dataDir.path}/journal`;
     const checkpointPath = `${dataDir.path}/checkpoint`;
     await disk.makeDirectory(journalFolder);
-    const recovered = await recover({
-      disk,
-      clock,
-      dataDir,
-      checkpointPath,
-      journalFolder,
-      openFilesMax: settings.openFilesMax,
-      warn,
-    });
+    const files = new OpenFiles(disk, settings.openFilesMax);
+    const recovered = await recover({ disk, clock, dataDir, checkpointPath, journalFolder, files, warn });
     const { leaderEpoch, nextSequence, chain } = recovered;
     // The leader epoch is taken. For the rest, this start leaves the checkpoint and the journal as they are.
     await writeCheckpoint(disk, checkpointPath, { sequence: recovered.sequence, leaderEpoch }, recovered.pieces);
@@ -221,7 +219,7 @@ export class LogEngine implements LogContext {
       before: chain,
       onError: (error) => engine?.fatal(error),
     });
-    engine = new LogEngine(options, journal, leaderEpoch, recovered);
+    engine = new LogEngine(options, journal, files, leaderEpoch, recovered);
     await engine.#checkFreeSpace();
     if (chain.lastSequences.size > 0) {
       // One crash after the other must not make the journal longer and longer.
@@ -246,8 +244,7 @@ export class LogEngine implements LogContext {
 
   #restore(partition: RecoveredPartition): void {
     const { topicId, topic, index } = partition.state;
-    const unsynced = 'unsynced' in partition ? partition.unsynced : undefined;
-    const log = new PartitionLog(this, { topicId, topic, index, config: unopenedConfig }, partition.state, unsynced);
+    const log = new PartitionLog(this, { topicId, topic, index, config: unopenedConfig }, partition);
     this.#logs.set(log.keyText, log);
     if ('piece' in partition) this.#pieces.set(log.keyText, partition.piece);
     else this.#dirty.add(log);
@@ -516,6 +513,8 @@ export class LogEngine implements LogContext {
     await writeCheckpoint(this.#disk, `${this.dataDir.path}/checkpoint`, head, [...this.#pieces.values()]);
     this.#checkpointCount++;
     this.#coveredJournalBytes = journalBytes;
+    await this.#recoveredJournal?.close();
+    this.#recoveredJournal = undefined;
     this.#journal.release(sequence);
     for (const log of dirty) log.checkpointed();
   }

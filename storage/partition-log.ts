@@ -39,7 +39,8 @@ import { LogReader } from './log-reader.ts';
 import type { OpenFiles } from './open-files.ts';
 import type { ProducerState } from './producer-state.ts';
 import { ProducerStore, snapshotFileName } from './producer-store.ts';
-import type { Unsynced } from './recovery.ts';
+import type { Unsynced } from './partition-recovery.ts';
+import type { PendingLog, RecoveredPartition } from './recovery.ts';
 import { emptySlice, piecesOf, RunQueue } from './run-queue.ts';
 import { offsetFileName, Segment, type SegmentState } from './segment.ts';
 import type { SegmentWriter, WriteTarget } from './segment-writer.ts';
@@ -95,7 +96,7 @@ export class PartitionLog implements Member, WriteTarget {
   isOpened = false;
   isFenced: boolean;
   /** Fenced by recovery, for good. A read that fails fences until the next start, which looks again. */
-  readonly #isDamaged: boolean;
+  #isDamaged: boolean;
   /** Decided, not necessarily durable: until it is, its bytes are kept like all others. */
   isDeleted = false;
   #isGone = false;
@@ -130,6 +131,11 @@ export class PartitionLog implements Member, WriteTarget {
   #preparing: Promise<void> | undefined;
   /** `prepare` has failed for want of descriptors or memory; it can be called again. */
   #loadFailure: MillraceError | undefined;
+  /** Since the start: the journal has what its segments may lack. Until then no segments are known. */
+  #pending: PendingLog | undefined;
+  #recovering: Promise<void> | undefined;
+  /** What recovery has found in its folder. */
+  #foundNames: readonly string[] | undefined;
   /** Oldest first; the last one is appended to. Empty until the first append. */
   readonly #segments: Segment[] = [];
   readonly #unsynced = new Set<Segment>();
@@ -149,8 +155,9 @@ export class PartitionLog implements Member, WriteTarget {
   #markedCheckpoint = -1;
   readonly #waiters = new Set<Waiter>();
 
-  /** `unsynced`: what of `state` is in the journal and the files, but not synced there. */
-  constructor(context: LogContext, spec: PartitionSpec, state?: PartitionState, unsynced?: Unsynced) {
+  /** `recovered`: what a start has found of it. */
+  constructor(context: LogContext, spec: PartitionSpec, recovered?: RecoveredPartition) {
+    const state = recovered?.state;
     this.#context = context;
     this.topicId = spec.topicId;
     this.topic = spec.topic;
@@ -172,12 +179,13 @@ export class PartitionLog implements Member, WriteTarget {
     this.#isPrepared = state === undefined;
     this.#isOpenPartTaken = state !== undefined;
     this.#runs = new RunQueue(context.cache);
-    for (const segment of state?.segments ?? []) {
-      this.#segments.push(Segment.fromState(context.files, this.#path, segment));
+    if (recovered !== undefined && 'pending' in recovered) this.#pending = recovered.pending;
+    else {
+      for (const each of state?.segments ?? []) this.#segments.push(Segment.fromState(context.files, this.#path, each));
     }
     for (const segment of this.#segments.slice(0, -1)) segment.isSealed = true;
-    if (unsynced !== undefined) this.#noteUnsynced(unsynced);
-    this.#endOffset = this.#segments.at(-1)?.writtenOffset ?? this.#startOffset;
+    if (recovered !== undefined && 'unsynced' in recovered) this.#noteUnsynced(recovered.unsynced);
+    this.#endOffset = this.#pending?.endOffset ?? this.#segments.at(-1)?.writtenOffset ?? this.#startOffset;
     this.#highWatermark = this.#endOffset;
     this.#reader = new LogReader(
       this.#segments,
@@ -215,7 +223,7 @@ export class PartitionLog implements Member, WriteTarget {
     return this.#context.leaderEpoch;
   }
   get sizeBytes(): number {
-    let size = 0;
+    let size = this.#pending?.sizeBytes ?? 0;
     for (const segment of this.#segments) size += segment.sizeBytes;
     return size;
   }
@@ -632,15 +640,21 @@ export class PartitionLog implements Member, WriteTarget {
     }
     const limitOffset = Math.min(options.limitOffset ?? this.#highWatermark, this.#highWatermark);
     if (offset >= limitOffset) return emptySlice();
+    const recovering = this.#recovered();
+    if (recovering !== undefined) return recovering.then(() => this.read(offset, maxBytes, options));
     return this.#reader.read(offset, limitOffset, maxBytes, options.wholeFirst);
   }
 
   async offsetForTime(timestamp: number): Promise<OffsetAndTime | undefined> {
     this.#checkUsable();
+    await this.#recovered();
+    this.#checkUsable();
     return this.#withEpoch(await this.#reader.findTime(timestamp, this.startOffset, this.#highWatermark));
   }
 
   async offsetOfMaxTime(): Promise<OffsetAndTime | undefined> {
+    this.#checkUsable();
+    await this.#recovered();
     this.#checkUsable();
     return this.#withEpoch(await this.#reader.findMaxTime(this.startOffset, this.#highWatermark));
   }
@@ -812,6 +826,9 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   async #remove(): Promise<void> {
+    // What its segments lack is not wanted any more.
+    await this.#recovering?.catch(() => {});
+    this.#pending = undefined;
     while (this.#isWriting) await this.#writeEnd();
     // Before the wait for readers, who hold what they read themselves: appends elsewhere may wait for this room.
     for (const run of this.#runs.unwritten()) {
@@ -867,6 +884,7 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   async #checkpoint(saveAll: boolean): Promise<PartitionState | undefined> {
+    await this.#recovered();
     const durableOffset = this.#highWatermark;
     while (this.#runs.firstUnwrittenOffset < durableOffset && !this.#isGone) await this.writeBehind();
     if (this.#folder === undefined || this.#isGone) return undefined;
@@ -941,6 +959,40 @@ export class PartitionLog implements Member, WriteTarget {
 
   // --- first use after a start ---
 
+  /** Resolves when the segments have what the journal has, which is looked at once. Undefined if that was so. */
+  #recovered(): Promise<void> | undefined {
+    if (this.#pending === undefined || this.#isGone) return undefined;
+    this.#recovering ??= this.#recover(this.#pending).finally(() => {
+      this.#recovering = undefined;
+    });
+    return this.#recovering;
+  }
+
+  async #recover(pending: PendingLog): Promise<void> {
+    try {
+      const { state, unsynced, segments, names } = await pending.recover();
+      this.#folder = state.folder;
+      this.#segments.push(...segments);
+      this.#noteUnsynced(unsynced);
+      this.#foundNames = names;
+      this.#pending = undefined;
+      if (state.isFenced) {
+        this.#isDamaged = true;
+        this.isFenced = true;
+        this.wake();
+        return;
+      }
+      assert(this.#active?.writtenOffset === this.#endOffset, `${this.name}: recovered to another end`);
+      this.#dropSegments();
+    } catch (error) {
+      // Of one that is deleted the journal may be gone already.
+      if (this.isDeleted) return;
+      // Nothing may take the place of what is only in the journal.
+      if (!isExhausted(error)) this.#context.fatal(error);
+      throw error;
+    }
+  }
+
   prepare(): Promise<void> | undefined {
     if (this.#isPrepared || this.isFenced || this.isDeleted) return undefined;
     this.#preparing ??= this.#prepare().finally(() => {
@@ -951,6 +1003,8 @@ export class PartitionLog implements Member, WriteTarget {
 
   async #prepare(): Promise<void> {
     try {
+      await this.#recovered();
+      if (this.isFenced) return;
       await this.#context.dataDir.restoreIdentity(this.#folder ?? '', { topicId: this.topicId, index: this.index });
       await this.#tidyFolder();
       await this.#checkActive();
@@ -972,7 +1026,8 @@ export class PartitionLog implements Member, WriteTarget {
   /** Removes what the checkpoint does not know, and forgets what it knows but is gone. */
   async #tidyFolder(): Promise<void> {
     const { disk } = this.#context.files;
-    const names = await disk.list(this.#path);
+    const names = this.#foundNames ?? (await disk.list(this.#path));
+    this.#foundNames = undefined;
     // The checkpoint may name segments that were given up, but had readers then.
     while (this.#segments.length > 1 && this.#segments[1].baseOffset <= this.#durableStart) {
       if (names.includes(`${offsetFileName(this.#segments[0].baseOffset)}.log`)) break;
@@ -993,6 +1048,7 @@ export class PartitionLog implements Member, WriteTarget {
     if (active === undefined) return;
     active.indexIntervalBytes = this.config.indexIntervalBytes;
     await cutBeyondEnd(active);
-    await active.loadIndexes();
+    const { offsets } = await active.loadIndexes();
+    active.entryCount = Math.max(active.entryCount, offsets.count);
   }
 }

@@ -19,7 +19,7 @@ export interface ProducerStoreOptions {
   /** producer.states.per.partition.max */
   producersMax: number;
   /** What the checkpoint has. */
-  stored: PartitionState | undefined;
+  stored: Pick<PartitionState, 'producers' | 'producersOffset'> | undefined;
 }
 
 /** File name of the producer state up to `offset`. */

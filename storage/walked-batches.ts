@@ -1,15 +1,18 @@
 /**
  * The batches that a recovery has walked in one partition's segments, so that what the journal repeats of them is known
- * without reading the segments again. A batch is the same if offset, leader epoch and CRC are: an offset is given out once
- * in an epoch, and both copies were checked against their CRC.
+ * without reading either again. A part of the journal is there if its offsets, leader epoch and fingerprint are: an offset
+ * is given out once in an epoch, and both copies were checked against their CRCs.
  */
-import { batchCrc, batchLastOffset, batchLeaderEpoch, batchSizeBytes } from '../protocol/record-batch.ts';
+import { batchCrc, batchLastOffset, batchLeaderEpoch } from '../protocol/record-batch.ts';
+import { runDigest } from './tail-cache.ts';
 
 export class WalkedBatches {
   /** By position in the log, one entry a batch. */
   #offsets: number[] = [];
   #crcs: number[] = [];
   #epochs: number[] = [];
+  /** After the last of them. */
+  #endOffset = -1;
   /** Where the last question ended: the journal asks in the order of offsets. */
   #cursor = 0;
 
@@ -18,20 +21,23 @@ export class WalkedBatches {
     this.#offsets.push(offset);
     this.#crcs.push(batchCrc(bytes, position));
     this.#epochs.push(batchLeaderEpoch(bytes, position));
+    this.#endOffset = batchLastOffset(bytes, position) + 1;
   }
 
-  /** Whether all batches in `bytes`, which begin at `baseOffset`, were walked. False says nothing. */
-  hold(bytes: Buffer, baseOffset: number): boolean {
+  /** Whether all batches of the part were walked. False says nothing. */
+  hold(part: { baseOffset: number; nextOffset: number; leaderEpoch: number; digest: number }): boolean {
     const offsets = this.#offsets;
     let index = this.#cursor;
-    while (index < offsets.length && offsets[index] < baseOffset) index++;
-    let offset = baseOffset;
-    for (let at = 0; at < bytes.length; at += batchSizeBytes(bytes, at), index++) {
+    while (index < offsets.length && offsets[index] < part.baseOffset) index++;
+    let digest = 0;
+    let offset = part.baseOffset;
+    for (; offset < part.nextOffset; index++) {
       if (index >= offsets.length || offsets[index] !== offset) return false;
-      if (this.#crcs[index] !== batchCrc(bytes, at) || this.#epochs[index] !== batchLeaderEpoch(bytes, at))
-        return false;
-      offset = batchLastOffset(bytes, at) + 1;
+      if (this.#epochs[index] !== part.leaderEpoch) return false;
+      digest = runDigest(digest, this.#crcs[index]);
+      offset = index + 1 < offsets.length ? offsets[index + 1] : this.#endOffset;
     }
+    if (offset !== part.nextOffset || digest !== part.digest) return false;
     this.#cursor = index;
     return true;
   }

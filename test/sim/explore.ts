@@ -295,6 +295,9 @@ function isBelowStart(
   { file, found }: { file: string; found: string },
   places: ReadonlyMap<Promises, { start: number }>,
 ): boolean {
-  for (const [{ topic }, { start }] of places) if (file.includes(`/${topic}-0/`) && Number(found) <= start) return true;
+  for (const [{ topic, topicId }, { start }] of places) {
+    const isIn = file.includes(`/${topic}-0/`) || file.includes(`~${topicId.replaceAll('-', '')}-0/`);
+    if (isIn && Number(found) <= start) return true;
+  }
   return false;
 }

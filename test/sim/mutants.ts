@@ -74,7 +74,7 @@ export const mutants: readonly Mutant[] = [
     breaks: 'a segment is cut at the first bad batch',
     changes: [
       {
-        file: 'storage/recovery.js',
+        file: 'storage/partition-recovery.js',
         from: 'const sizeBytes = checkStoredBatch(window, at, availableBytes - at);',
         to: `const left = availableBytes - at;
              const sizeBytes = left >= 61 && batchSizeBytes(window, at) <= left ? batchSizeBytes(window, at) : -1;`,
@@ -102,7 +102,7 @@ export const mutants: readonly Mutant[] = [
       { file: 'storage/journal.js', from: 'this.#options.random.fill(this.#salt);', to: '' },
       {
         file: 'storage/recovery.js',
-        from: 'nextSequence: Math.max(lastSequence, chain.largestFirstSequence) + SEQUENCE_GAP,',
+        from: 'nextSequence: Math.max(read.endSequence - 1, chain.largestFirstSequence) + SEQUENCE_GAP,',
         to: 'nextSequence: 1,',
       },
     ],
@@ -137,7 +137,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'cut-not-synced',
     breaks: 'what recovery cut or walked is synced before the partition takes anything',
-    changes: [{ file: 'storage/recovery.js', from: 'await file.sync();', to: '' }],
+    changes: [{ file: 'storage/partition-recovery.js', from: 'await file.sync();', to: '' }],
   },
   {
     name: 'answer-from-unsynced-state',
@@ -189,8 +189,20 @@ export const mutants: readonly Mutant[] = [
     changes: [
       {
         file: 'storage/partition-log.js',
-        from: 'if (unsynced !== undefined) this.#noteUnsynced(unsynced);',
-        to: '',
+        from: '#noteUnsynced({ isFolderNew, syncedBytes }) {',
+        to: '#noteUnsynced({ isFolderNew, syncedBytes }) { if (syncedBytes) return;',
+      },
+    ],
+  },
+  {
+    name: 'pending-forgotten',
+    breaks:
+      'a checkpoint lets go only of what is in the segments, also of partitions that nobody has used since the start',
+    changes: [
+      {
+        file: 'storage/partition-log.js',
+        from: 'async #checkpoint(saveAll) { await this.#recovered();',
+        to: 'async #checkpoint(saveAll) {',
       },
     ],
   },

@@ -1,5 +1,6 @@
 import test from 'ava';
-import { batchSizeBytes, buildBatch, stampBatch } from '../../protocol/record-batch.ts';
+import { batchCrc, batchLeaderEpoch, batchSizeBytes, buildBatch, stampBatch } from '../../protocol/record-batch.ts';
+import { runDigest } from '../../storage/tail-cache.ts';
 import { WalkedBatches } from '../../storage/walked-batches.ts';
 
 /** Batches of two records each, from offset 0 on. */
@@ -20,37 +21,52 @@ function walk(bytes: Buffer): WalkedBatches {
   return walked;
 }
 
+/** What the journal says of these batches. */
+function part(bytes: Buffer, baseOffset: number) {
+  let digest = 0;
+  let nextOffset = baseOffset;
+  for (let at = 0; at < bytes.length; at += batchSizeBytes(bytes, at), nextOffset += 2) {
+    digest = runDigest(digest, batchCrc(bytes, at));
+  }
+  return { baseOffset, nextOffset, leaderEpoch: batchLeaderEpoch(bytes, 0), digest };
+}
+
 test('what was walked is held, piece by piece and as a whole', (t) => {
   const bytes = log(['a', 'b', 'c', 'd']);
   const size = bytes.length / 4;
   const walked = walk(bytes);
-  t.true(walked.hold(bytes.subarray(0, size), 0));
-  t.true(walked.hold(bytes.subarray(size, 3 * size), 2));
-  t.true(walked.hold(bytes.subarray(3 * size), 6));
-  t.true(walk(bytes).hold(bytes, 0));
+  t.true(walked.hold(part(bytes.subarray(0, size), 0)));
+  t.true(walked.hold(part(bytes.subarray(size, 3 * size), 2)));
+  t.true(walked.hold(part(bytes.subarray(3 * size), 6)));
+  t.true(walk(bytes).hold(part(bytes, 0)));
 });
 
 test('parts in between may be left out', (t) => {
   const bytes = log(['a', 'b', 'c', 'd']);
-  t.true(walk(bytes).hold(bytes.subarray((bytes.length / 4) * 2), 4));
+  t.true(walk(bytes).hold(part(bytes.subarray((bytes.length / 4) * 2), 4)));
 });
 
 test('a batch that differs, has another epoch, or goes beyond the end is not held', (t) => {
   const walked = walk(log(['a', 'b']));
-  t.false(walked.hold(log(['a', 'x']), 0));
-  t.false(walked.hold(log(['a', 'b'], 1), 0));
-  t.false(walked.hold(log(['a', 'b', 'c']), 0));
-  t.true(walked.hold(log(['a', 'b']), 0), 'a question that was answered with no changes nothing');
+  t.false(walked.hold(part(log(['a', 'x']), 0)));
+  t.false(walked.hold(part(log(['a', 'b'], 1), 0)));
+  t.false(walked.hold(part(log(['a', 'b', 'c']), 0)));
+  t.true(walked.hold(part(log(['a', 'b']), 0)), 'a question that was answered with no changes nothing');
 });
 
 test('an offset inside a batch is not held', (t) => {
   const bytes = log(['a', 'b']);
-  t.false(walk(bytes).hold(bytes.subarray(bytes.length / 2), 1));
+  t.false(walk(bytes).hold(part(bytes.subarray(bytes.length / 2), 1)));
+});
+
+test('a part that ends inside a batch is not held', (t) => {
+  const bytes = log(['a', 'b']);
+  t.false(walk(bytes).hold({ ...part(bytes, 0), nextOffset: 3 }));
 });
 
 test('nothing is held after the log was cut', (t) => {
   const bytes = log(['a']);
   const walked = walk(bytes);
   walked.clear();
-  t.false(walked.hold(bytes, 0));
+  t.false(walked.hold(part(bytes, 0)));
 });

@@ -1,0 +1,125 @@
+import test from 'ava';
+import type { LogEngine } from '../../storage/log-engine.ts';
+import { GatedDisk } from '../support/gated-disk.ts';
+import { openLog, openLogEngine, valueBatch, valuesFrom, waited, whenDurable } from '../support/log-engine.ts';
+import { SimClock } from '../support/sim-clock.ts';
+import { SimDisk } from '../support/sim-disk.ts';
+import type { SimImage } from '../support/sim-image.ts';
+import { SimRandom } from '../support/sim-random.ts';
+
+function world(sim = new SimDisk(), settings = {}) {
+  return { clock: new SimClock(), sim, disk: new GatedDisk(sim), random: new SimRandom(1), settings, warnings: [] };
+}
+
+/** Appends journaled values to partitions `numbers`; answers when they are durable. */
+async function append(engine: LogEngine, clock: SimClock, numbers: readonly number[], values: readonly string[]) {
+  for (const number of numbers) {
+    const log = openedLog(engine, number);
+    for (const value of values) log.append(valueBatch(value, 200), waited);
+  }
+  await clock.settle(whenDurable(engine));
+}
+
+const opened = new WeakMap<LogEngine, Map<number, ReturnType<typeof openLog>>>();
+function openedLog(engine: LogEngine, number: number) {
+  const logs = opened.get(engine) ?? new Map<number, ReturnType<typeof openLog>>();
+  opened.set(engine, logs);
+  const log = logs.get(number) ?? openLog(engine, number);
+  logs.set(number, log);
+  return log;
+}
+
+/** What a kill leaves of a log whose journal has 'a', 'b' and 'c' for each of `numbers`, and a checkpoint only 'a'. */
+async function killed(numbers: readonly number[], lingerMs: number): Promise<SimImage> {
+  const at = world(undefined, { journalSegmentLingerMs: 1 });
+  const engine = await at.clock.settle(openLogEngine(at));
+  await append(engine, at.clock, numbers, ['a']);
+  await at.clock.settle(engine.checkpoint(false));
+  await append(engine, at.clock, numbers, ['b', 'c']);
+  await at.clock.advance(lingerMs);
+  const image = at.sim.image().afterKill(new SimRandom(2));
+  await at.clock.settle(engine.close());
+  return image;
+}
+
+const three = [1, 2, 3];
+
+test('a start is ready before it has looked at the partitions that the journal tells', async (t) => {
+  const at = world(new SimDisk({ image: await killed(three, 100) }));
+  const gates = three.map((number) => at.disk.hold('open', `topic-${number}-0/`));
+  const engine = await at.clock.settle(openLogEngine(at));
+  for (const number of three) t.is(openedLog(engine, number).highWatermark, 3);
+  for (const gate of gates) gate.open();
+  await at.clock.settle(engine.close());
+});
+
+for (const [what, lingerMs] of [
+  ['has reached its segment', 100],
+  ['is only in the journal', 0],
+] as const) {
+  test(`a read of what ${what} waits until the segment is looked at`, async (t) => {
+    const at = world(new SimDisk({ image: await killed(three, lingerMs) }));
+    const engine = await at.clock.settle(openLogEngine(at));
+    for (const number of three) {
+      t.deepEqual(await at.clock.settle(valuesFrom(openedLog(engine, number), 0)), ['a', 'b', 'c']);
+    }
+    t.is((await at.clock.settle(openedLog(engine, 1).offsetForTime(0)))?.offset, 0);
+    await at.clock.settle(engine.close());
+  });
+}
+
+test('a kill before anything was looked at loses nothing, nor does one after the next appends', async (t) => {
+  const first = world(new SimDisk({ image: await killed(three, 0) }));
+  const gate = first.disk.hold('open', 'topic-2-0/');
+  const engine = await first.clock.settle(openLogEngine(first));
+  const log = openedLog(engine, 1);
+  await first.clock.settle(Promise.resolve(log.prepare()));
+  await append(engine, first.clock, [1], ['d']);
+  const image = first.sim.image().afterKill(new SimRandom(3));
+  gate.open();
+  await first.clock.settle(engine.close());
+
+  const second = world(new SimDisk({ image }));
+  const again = await second.clock.settle(openLogEngine(second));
+  t.deepEqual(await second.clock.settle(valuesFrom(openedLog(again, 1), 0)), ['a', 'b', 'c', 'd']);
+  t.deepEqual(await second.clock.settle(valuesFrom(openedLog(again, 2), 0)), ['a', 'b', 'c']);
+  await second.clock.settle(again.close());
+});
+
+test('a direct write that was never acknowledged is cut before anything takes its place', async (t) => {
+  const at = world();
+  const engine = await at.clock.settle(openLogEngine(at));
+  await append(engine, at.clock, [1], ['a', 'b']);
+  await at.clock.advance(100);
+  // Its batch is in the segment, its record is not in the journal.
+  const gate = at.disk.hold('write', 'journal');
+  openedLog(engine, 1).append(valueBatch('unacknowledged', 100_000), waited);
+  await at.clock.settle(gate.arrived);
+  await at.clock.advance(100);
+  const image = at.sim.image().afterKill(new SimRandom(2));
+  gate.open();
+  await at.clock.settle(engine.close());
+
+  const next = world(new SimDisk({ image }));
+  const again = await next.clock.settle(openLogEngine(next));
+  const log = openedLog(again, 1);
+  t.is(log.highWatermark, 2);
+  await next.clock.settle(Promise.resolve(log.prepare()));
+  t.is(log.endOffset, 2);
+  await append(again, next.clock, [1], ['c']);
+  t.deepEqual(await next.clock.settle(valuesFrom(log, 0)), ['a', 'b', 'c']);
+  t.true(log.sizeBytes < 10_000);
+  await next.clock.settle(again.close());
+});
+
+test('a partition that was deleted before it was looked at takes its folder with it', async (t) => {
+  const at = world(new SimDisk({ image: await killed(three, 0) }));
+  const engine = await at.clock.settle(openLogEngine(at));
+  const { position } = engine.commit([{ kind: 'delete', partition: openedLog(engine, 2) }], 'waited');
+  await at.clock.settle(whenDurable(engine, position));
+  await at.clock.settle(engine.close());
+  t.deepEqual(
+    (await at.sim.list('data')).filter((name) => name.startsWith('topic')),
+    ['topic-1-0', 'topic-3-0'],
+  );
+});
