@@ -228,6 +228,14 @@ export class QueueState {
     throw new Error('not built yet');
   }
 
+  /**
+   * Of these messages, those that wait (ready, delayed or blocked) are done at once: duplicates of earlier sends. Others are
+   * left as they are. Called by the registry right after the `extend` that showed them. Answers how many.
+   */
+  discard(_offsets: readonly number[]): number {
+    throw new Error('not built yet');
+  }
+
   /** Everything that waits is done, delayed or not. Leaving messages stay. Answers how many. */
   purge(_nowMs: number, _options: PurgeOptions): number {
     throw new Error('not built yet');
