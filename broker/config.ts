@@ -197,6 +197,32 @@ export const options = {
     'Idempotent producers remembered by a partition (about 200 bytes each); the oldest goes first.',
   ),
 
+  // Compaction.
+  'log.cleaner.backoff.ms': int(15_000, 1, SAFE_MAX, 'As Apache Kafka: how often logs are looked at for compaction.'),
+  'log.cleaner.dedupe.buffer.size': int(
+    128 * MIB,
+    1 * MIB,
+    2 * GIB,
+    'As Apache Kafka: memory for the keys of one run (24 bytes each), taken while it runs and no larger than it needs.',
+    true,
+  ),
+  'log.cleaner.io.max.bytes.per.second': int(
+    64 * MIB,
+    64 * KIB,
+    SAFE_MAX,
+    'What rewriting segments may read and write, so that syncs of appends find the disk free; Apache Kafka has no limit.',
+    true,
+  ),
+  'log.cleaner.delete.retention.ms': int(
+    DAY_MS,
+    0,
+    SAFE_MAX,
+    'As Apache Kafka: consumers have a day to see a tombstone.',
+    true,
+  ),
+  'log.cleaner.min.compaction.lag.ms': int(0, 0, SAFE_MAX, 'As Apache Kafka.', true),
+  'log.cleaner.max.compaction.lag.ms': int(SAFE_MAX, 1, SAFE_MAX, 'As Apache Kafka: no limit.', true),
+
   // Groups.
   'group.initial.rebalance.delay.ms': int(
     0,
@@ -307,6 +333,25 @@ export const options = {
     100,
     INT32_MAX,
     'For the config of a group. Apache Kafka allows 4,000; a record in flight costs at most 64 bytes here.',
+  ),
+  'queues.max': int(10_000, 1, 1_000_000, 'Bounds the memory of declared queues.'),
+  'queue.lookahead.max': int(
+    1_000_000,
+    1_000,
+    100_000_000,
+    'Messages that one search of a queue may pass over (groups that are locked, tenants that have too much) before it gives up until the next turn; bounds the memory of what is parked.',
+  ),
+  'queue.open.batches.bytes': int(
+    32 * MIB,
+    1 * MIB,
+    16 * GIB,
+    'Opened batches that the readers of queues share, so that a batch handed out message by message is opened once.',
+  ),
+  'queue.dedup.max': int(
+    10_000_000,
+    1_000,
+    1_000_000_000,
+    'Ids of messages remembered for deduplication, over all queues, about 40 bytes each; beyond it sends are throttled.',
   ),
   'groups.max': int(100_000, 1, 10_000_000, 'Bounds the memory that joining under ever new group ids can take.'),
   'groups.members.bytes.max': int(

@@ -5,6 +5,8 @@
 import type { Clock, Random } from '../storage/clock.ts';
 import { DataDir } from '../storage/data-dir.ts';
 import type { Disk } from '../storage/disk.ts';
+import type { CompactionCounters } from '../storage/compactor.ts';
+import type { Jobs } from '../storage/jobs.ts';
 import { type LogCounters, LogEngine } from '../storage/log-engine.ts';
 import type { Options } from './config.ts';
 import type { Engine } from './engine.ts';
@@ -13,6 +15,8 @@ export interface EmbeddedEngineOptions {
   disk: Disk;
   clock: Clock;
   random: Random;
+  /** Default: inline. */
+  jobs?: Jobs;
   /** Path of the data folder; made if it is not there. */
   dataDir: string;
   options: Options;
@@ -23,6 +27,9 @@ export interface EmbeddedEngineOptions {
 export interface EmbeddedEngine extends Engine {
   readonly dataDir: DataDir;
   readonly counters: LogCounters;
+  readonly compactor: { readonly counters: CompactionCounters };
+  /** Compacts the logs that are dirty enough; called by a timer of the broker. */
+  compact(): Promise<void>;
   /** Called with the duration of every group: from the start of its write to its end. */
   onGroupMs(callback: (ms: number) => void): void;
 }
@@ -32,10 +39,18 @@ export interface EmbeddedEngine extends Engine {
  * @throws MillraceError DATA_DIR_LOCKED, DATA_DIR_FORMAT, DATA_DIR_CORRUPT, INVALID_OPTION
  */
 export async function openEmbeddedEngine(from: EmbeddedEngineOptions): Promise<EmbeddedEngine> {
-  const { disk, clock, random, options, warn } = from;
+  const { disk, clock, random, jobs, options, warn } = from;
   const dataDir = await DataDir.open(disk, from.dataDir, { random, nodeId: options['node.id'] });
   try {
-    return await LogEngine.open({ disk, clock, random, dataDir, settings: settingsOf(options), warn });
+    return await LogEngine.open({
+      disk,
+      clock,
+      random,
+      dataDir,
+      settings: settingsOf(options),
+      warn,
+      ...(jobs === undefined ? {} : { jobs }),
+    });
   } catch (error) {
     await dataDir.close();
     throw error;
@@ -65,5 +80,13 @@ function settingsOf(options: Options) {
       return options['producer.id.expiration.ms'];
     },
     producersMax: options['producer.states.per.partition.max'],
+    compactor: {
+      get dedupeBufferBytes() {
+        return options['log.cleaner.dedupe.buffer.size'];
+      },
+      get bytesPerSecond() {
+        return options['log.cleaner.io.max.bytes.per.second'];
+      },
+    },
   };
 }

@@ -6,6 +6,7 @@
  * visible to later checks at once, and is durable when `durablePosition` has reached it. Answers wait for that.
  * Synchronous calls never wait; what may have to load something first is a promise or has a `prepare`.
  */
+import type { RewriteRequest, RewriteResult } from '../storage/compactor.ts';
 import type {
   Appended,
   AppendOptions,
@@ -17,6 +18,7 @@ import type {
   ReadOptions,
 } from '../storage/log.ts';
 
+export type { RewriteRequest, RewriteResult } from '../storage/compactor.ts';
 export type {
   Appended,
   AppendOptions,
@@ -45,6 +47,8 @@ export interface Partition {
   /** Bytes of all segments. */
   readonly sizeBytes: number;
   readonly isFenced: boolean;
+  /** Retention takes nothing at or above what this answers; undefined: no limit. */
+  retentionLimit?: () => number;
 
   /** A promise if producer state or files must be loaded before `append`; undefined if it can be called now. */
   prepare(): Promise<void> | undefined;
@@ -100,6 +104,11 @@ export interface Engine {
   readonly isFull: boolean;
   /** Applies retention and rolls by age everywhere; called by a timer of the broker. */
   retain(): Promise<void>;
+  /**
+   * Drops records of sealed segments: between `from` and `to` all but those at the offsets in `keep`, which rise. Offsets stay as
+   * they are; reads go on. Resolves when it is done as far as it can be now (`rewrittenTo`); a crash may bring records back.
+   */
+  rewrite(partition: Partition, request: RewriteRequest): Promise<RewriteResult>;
   /** Called at most once: a write or sync failed, nothing more will be answered, the process must end. */
   onFatal(callback: (error: Error) => void): void;
   /** Syncs and checkpoints everything, then closes. Further appends fail with STOPPING. */

@@ -60,11 +60,12 @@ function checkGzipLevel(value: string): string | undefined {
 }
 
 export const topicConfigs: Readonly<Record<string, TopicConfig>> = {
-  'cleanup.policy': effective('list', 'delete', 'delete: old segments go by retention. Empty: nothing goes.', {
-    synonym: 'log.cleanup.policy',
-    values: ['compact', 'delete'],
-    served: { values: ['delete'], otherwise: 'compaction by key is not served by this version' },
-  }),
+  'cleanup.policy': effective(
+    'list',
+    'delete',
+    'delete: old segments go by retention. compact: of each key the newest record stays. Both may be given. Empty: nothing goes.',
+    { synonym: 'log.cleanup.policy', values: ['compact', 'delete'] },
+  ),
   'compression.gzip.level': inert('int', '-1', 'Level for compression.type=gzip.', {
     synonym: 'compression.gzip.level',
     check: checkGzipLevel,
@@ -84,7 +85,7 @@ export const topicConfigs: Readonly<Record<string, TopicConfig>> = {
     min: -131_072,
     max: 22,
   }),
-  'delete.retention.ms': inert('long', '86400000', 'How long compaction keeps tombstones.', {
+  'delete.retention.ms': effective('long', '86400000', 'How long compaction keeps tombstones.', {
     synonym: 'log.cleaner.delete.retention.ms',
     min: 0,
   }),
@@ -128,7 +129,7 @@ export const topicConfigs: Readonly<Record<string, TopicConfig>> = {
     synonym: 'log.local.retention.ms',
     min: -2,
   }),
-  'max.compaction.lag.ms': inert('long', LONG_MAX_TEXT, 'Longest time a record may stay out of compaction.', {
+  'max.compaction.lag.ms': effective('long', LONG_MAX_TEXT, 'Longest time a record may stay out of compaction.', {
     synonym: 'log.cleaner.max.compaction.lag.ms',
     min: 1,
   }),
@@ -167,12 +168,12 @@ export const topicConfigs: Readonly<Record<string, TopicConfig>> = {
       values: ['CreateTime', 'LogAppendTime'],
     },
   ),
-  'min.cleanable.dirty.ratio': inert('double', '0.5', 'Share of uncompacted log at which compaction starts.', {
+  'min.cleanable.dirty.ratio': effective('double', '0.5', 'Share of uncompacted log at which compaction starts.', {
     synonym: 'log.cleaner.min.cleanable.ratio',
     min: 0,
     max: 1,
   }),
-  'min.compaction.lag.ms': inert('long', '0', 'Shortest time a record stays out of compaction.', {
+  'min.compaction.lag.ms': effective('long', '0', 'Shortest time a record stays out of compaction.', {
     synonym: 'log.cleaner.min.compaction.lag.ms',
     min: 0,
   }),
@@ -351,17 +352,24 @@ export function topicConfigValue(name: string, overrides: Overrides, options: Op
   return option === undefined ? config.default : optionText(options[option]);
 }
 
-/** What the log of the topic's partitions has to know. Longs beyond 2^53-1 are cut to it: that is as good as never. */
-export function toLogConfig(overrides: Overrides, options: Options): LogConfig {
+/**
+ * What the log of the topic's partitions has to know. Longs beyond 2^53-1 are cut to it: that is as good as never. Logs of
+ * the broker itself are kept short by who writes them (`state-log.ts`), never compacted.
+ */
+export function toLogConfig(overrides: Overrides, options: Options, isInternal = false): LogConfig {
   const text = (name: string): string => topicConfigValue(name, overrides, options);
   const number = (name: string): number => {
     const value = Number(text(name));
     return Math.min(Math.max(value, Number.MIN_SAFE_INTEGER), Number.MAX_SAFE_INTEGER);
   };
-  const isDeleting = listItems(text('cleanup.policy')).includes('delete');
+  const policies = listItems(text('cleanup.policy'));
+  const isDeleting = policies.includes('delete');
+  const isCompacted = policies.includes('compact') && !isInternal;
+  const maxLagMs = number('max.compaction.lag.ms');
   return {
     segmentBytes: number('segment.bytes'),
-    segmentMs: number('segment.ms'),
+    // Only sealed segments are compacted.
+    segmentMs: isCompacted ? Math.min(number('segment.ms'), maxLagMs) : number('segment.ms'),
     segmentIndexBytes: number('segment.index.bytes'),
     indexIntervalBytes: number('index.interval.bytes'),
     retentionMs: isDeleting ? number('retention.ms') : -1,
@@ -372,5 +380,13 @@ export function toLogConfig(overrides: Overrides, options: Options): LogConfig {
     timestampBeforeMaxMs: number('message.timestamp.before.max.ms'),
     timestampAfterMaxMs: number('message.timestamp.after.max.ms'),
     maxMessageBytes: number('max.message.bytes'),
+    compaction: isCompacted
+      ? {
+          minDirtyRatio: number('min.cleanable.dirty.ratio'),
+          minLagMs: number('min.compaction.lag.ms'),
+          maxLagMs,
+          deleteRetentionMs: number('delete.retention.ms'),
+        }
+      : undefined,
   };
 }

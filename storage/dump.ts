@@ -32,9 +32,11 @@ import {
   type DecodedRecord,
   readRecords,
 } from '../protocol/record-batch.ts';
+import { readCheckpoint } from './checkpoint.ts';
 import type { Disk, DiskFile } from './disk.ts';
 import { LEADER_EPOCH_FILE, LeaderEpochs } from './leader-epochs.ts';
 import { decodeSnapshot } from './producer-state.ts';
+import { offsetFileName, type SegmentState } from './segment.ts';
 import { folderOf } from './snapshot.ts';
 
 /** Something that is not as it must be. */
@@ -176,12 +178,14 @@ export interface VerifyOptions {
 }
 
 /**
- * Everything that is wrong: checksums, offsets that are not dense (in a segment and from one to the next), index entries
+ * Everything that is wrong: checksums, offsets that are not dense (in a segment and from one to the next; segments that the
+ * checkpoint names may have lost records to a rewrite), index entries
  * that point to no batch, time index entries that do not rise or name no batch, producer snapshots and epoch files that
  * cannot be read. Nothing is yielded for a sound path.
  */
 export async function* verify(disk: Disk, path: string, options: VerifyOptions = {}): AsyncGenerator<Problem> {
   const files = await segmentFiles(disk, path);
+  const sealed = await sealedSegments(disk, path);
   let expectedOffset = -1;
   for (const [index, file] of files.entries()) {
     const folder = folderOf(file);
@@ -194,17 +198,36 @@ export async function* verify(disk: Disk, path: string, options: VerifyOptions =
     if (offsetOf(file) !== expectedOffset) {
       yield damage(file, 0, `a segment that starts at offset ${expectedOffset}`, `${offsetOf(file)}`);
     }
-    expectedOffset = yield* verifySegment(disk, file, isLast, options.deep ?? false);
+    expectedOffset = yield* verifySegment(disk, file, isLast, options.deep ?? false, sealed.get(file));
   }
 }
 
-/** Answers the offset after its last batch. */
+/** By file, what the checkpoint says of segments that get no more bytes. Empty if there is none, or not one of ours. */
+async function sealedSegments(disk: Disk, path: string): Promise<Map<string, SegmentState>> {
+  const found = new Map<string, SegmentState>();
+  // The data folder is the path, the one around it, or the one around that.
+  for (let folder = path; ; folder = folderOf(folder)) {
+    const checkpoint = await readCheckpoint(disk, `${folder}/checkpoint`).catch(() => undefined);
+    for (const partition of checkpoint?.partitions ?? []) {
+      for (const segment of partition.segments.slice(0, -1)) {
+        found.set(`${folder}/${partition.folder}/${offsetFileName(segment.baseOffset)}.log`, segment);
+      }
+    }
+    const isOutside = folder.length < path.length && !PARTITION_FOLDER.test(folder);
+    if (checkpoint !== undefined || isOutside || folderOf(folder) === folder) return found;
+  }
+}
+
+/** Answers the offset at which the next one starts. */
 async function* verifySegment(
   disk: Disk,
   file: string,
   isNewest: boolean,
   isDeep: boolean,
+  known: SegmentState | undefined,
 ): AsyncGenerator<Problem, number> {
+  // With just so many bytes of sound batches, what is not there was taken out on purpose.
+  const isSparse = known !== undefined && known.writtenBytes === (await disk.stat(file))?.sizeBytes;
   const baseOffset = offsetOf(file);
   const offsets = new IndexCheck(`${file.slice(0, -4)}.index`, await readIndex(disk, file, 'index'), 8);
   const times = new IndexCheck(`${file.slice(0, -4)}.timeindex`, await readIndex(disk, file, 'timeindex'), 12);
@@ -213,13 +236,17 @@ async function* verifySegment(
   let end = 0;
   for await (const { bytes, position, sizeBytes } of goodBatches(disk, file)) {
     const first = batchBaseOffset(bytes, 0);
-    if (first !== nextOffset) yield damage(file, position, `base offset ${nextOffset}`, `${first}`);
+    if (isSparse ? first < nextOffset : first !== nextOffset) {
+      yield damage(file, position, `base offset ${nextOffset}`, `${first}`);
+    }
     const last = batchLastOffset(bytes, 0);
     const timestamp = batchMaxTimestamp(bytes, 0);
-    if (batchRecordCount(bytes, 0) !== last - first + 1) {
-      yield damage(file, position, `${last - first + 1} records`, `${batchRecordCount(bytes, 0)}`);
+    const countMax = last - first + 1;
+    const count = batchRecordCount(bytes, 0);
+    if (isSparse ? count > countMax : count !== countMax) {
+      yield damage(file, position, `${countMax} records`, `${count}`);
     }
-    if (isDeep) yield* verifyRecords(file, bytes, position);
+    if (isDeep) yield* verifyRecords(file, bytes, position, isSparse);
     yield* verifyOffsetEntries(offsets, baseOffset, position, last);
     yield* verifyTimeEntries(times, baseOffset, last, timestamp, largestTimestamp);
     largestTimestamp = Math.max(largestTimestamp, timestamp);
@@ -234,7 +261,7 @@ async function* verifySegment(
       if (check.hasNext) yield damage(check.file, check.position, `an entry for a batch below byte ${end}`, check.text);
     }
   }
-  return nextOffset;
+  return isSparse ? Math.max(nextOffset, known.writtenOffset) : nextOffset;
 }
 
 function* verifyOffsetEntries(
@@ -270,14 +297,16 @@ function* verifyTimeEntries(
   }
 }
 
-function* verifyRecords(file: string, bytes: Buffer, position: number): Generator<Problem> {
+function* verifyRecords(file: string, bytes: Buffer, position: number, isSparse: boolean): Generator<Problem> {
   try {
-    const first = batchBaseOffset(bytes, 0);
-    const records = readRecords(bytes, 0);
-    for (let index = 0; index < records.length; index++) {
-      if (records[index].offset === first + index) continue;
-      yield damage(file, position, `record offset ${first + index}`, `${records[index].offset}`);
-      return;
+    let next = batchBaseOffset(bytes, 0);
+    for (const { offset } of readRecords(bytes, 0)) {
+      const isRight = isSparse ? offset >= next && offset <= batchLastOffset(bytes, 0) : offset === next;
+      if (!isRight) {
+        yield damage(file, position, `record offset ${next}`, `${offset}`);
+        return;
+      }
+      next = offset + 1;
     }
   } catch (error) {
     yield unreadable(file, position, 'records that can be read', error);

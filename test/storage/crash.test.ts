@@ -34,6 +34,7 @@ const settingsFor = (isSynced: boolean): LogEngineSettings => ({
   diskReserveBytes: 0,
   producerExpirationMs: 86_400_000,
   producersMax: 100,
+  compactor: { dedupeBufferBytes: 64 * 1024, bytesPerSecond: 2 ** 40 },
 });
 
 const config: LogConfig = {

@@ -28,6 +28,8 @@ import type {
   PartitionSpec,
   Position,
   ReadOptions,
+  RewriteRequest,
+  RewriteResult,
 } from '../../broker/engine.ts';
 
 /** What is durable of a partition. */
@@ -345,6 +347,11 @@ export class MemoryEngine implements Engine {
   whenRoom(callback: () => void): void {
     if (this.#hasRoom) callback();
     else this.#roomWaiters.push(callback);
+  }
+
+  /** Rewrites nothing. */
+  async rewrite(_partition: Partition, { from }: RewriteRequest): Promise<RewriteResult> {
+    return { rewrittenTo: from, droppedRecords: 0, freedBytes: 0 };
   }
 
   async retain(): Promise<void> {
