@@ -5,6 +5,7 @@ import type { Options } from './config.ts';
 import type { Engine } from './engine.ts';
 import type { GroupCoordinator } from './groups.ts';
 import type { ProducerIds } from './producers.ts';
+import type { QueueRegistry } from './queues.ts';
 import type { TopicRegistry } from './topics.ts';
 
 /** What went through the broker since its start; hot paths add to it, `/metrics` shows it. */
@@ -36,6 +37,7 @@ export interface Broker {
   readonly engine: Engine;
   readonly topics: TopicRegistry;
   readonly groups: GroupCoordinator;
+  readonly queues: QueueRegistry;
   readonly producerIds: ProducerIds;
   readonly access: Access;
   readonly traffic: Traffic;

@@ -8,6 +8,7 @@ import { inspect } from 'node:util';
 import { MillraceError } from '../protocol/errors.ts';
 import { type Clock, type Random, systemClock, systemRandom } from '../storage/clock.ts';
 import type { Disk } from '../storage/disk.ts';
+import { type Jobs, WorkerJobs } from '../storage/jobs.ts';
 import { loadNative } from '../storage/native.ts';
 import { NodeDisk } from '../storage/node-disk.ts';
 import { openAccess } from './access.ts';
@@ -26,6 +27,8 @@ import { endStalled } from './kafka/stalled-readers.ts';
 import { Metrics } from './metrics.ts';
 import { observeBroker } from './observe.ts';
 import { ProducerIds } from './producers.ts';
+import { QueueReader } from './queue-reader.ts';
+import { QueueRegistry } from './queues.ts';
 import { type Accept, type Listening, listen } from './server.ts';
 import { TopicRegistry } from './topics.ts';
 
@@ -74,6 +77,8 @@ export interface BrokerParts {
   disk: Disk;
   clock: Clock;
   random: Random;
+  /** Default: inline. */
+  jobs?: Jobs;
   dataDir: string;
   options: Options;
   log: (line: string) => void;
@@ -93,6 +98,7 @@ export async function openBroker({
   disk,
   clock,
   random,
+  jobs,
   dataDir,
   options,
   log,
@@ -100,11 +106,33 @@ export async function openBroker({
 }: BrokerParts): Promise<OpenBroker> {
   const advertised = advertiser(options['advertised.listeners'], advertisedHost);
   const metrics = new Metrics();
-  const engine = await openEmbeddedEngine({ disk, clock, random, dataDir, options, warn: log });
+  const engine = await openEmbeddedEngine({
+    disk,
+    clock,
+    random,
+    dataDir,
+    options,
+    warn: log,
+    ...(jobs === undefined ? {} : { jobs }),
+  });
   const topics = new TopicRegistry({ engine, clock, random, options });
   await topics.load();
   const groups = new GroupCoordinator({ engine, clock, random, options, topics });
   await groups.load();
+  const report = (message: string, error: unknown): void => log(`${message}: ${inspect(error)}`);
+  const queues = new QueueRegistry({
+    engine,
+    clock,
+    options,
+    topics,
+    reader: new QueueReader({
+      openBytesMax: options['queue.open.batches.bytes'],
+      decompressedBytesMax: options['decompressed.bytes.max'],
+    }),
+    topicDeleted: (topic) => groups.topicDeleted(topic),
+    report,
+  });
+  await queues.load();
   await engine.discardUnopened();
   const broker: Broker = {
     clock,
@@ -115,6 +143,7 @@ export async function openBroker({
     engine,
     topics,
     groups,
+    queues,
     producerIds: new ProducerIds(engine.leaderEpoch),
     access: openAccess,
     traffic: noTraffic(),
@@ -127,13 +156,22 @@ export async function openBroker({
   const pieces = new PiecePool();
   const requests = new RequestBudget(options['requests.buffered.bytes.max']);
   const connections = new Set<KafkaConnection>();
-  const report = (message: string, error: unknown): void => log(`${message}: ${inspect(error)}`);
   observeBroker(metrics, { broker, engine, fetch, apis, connections });
   let retention = clock.after(options['log.retention.check.interval.ms'], retain);
   function retain(): void {
     void engine.retain().then(
       () => {
         retention = clock.after(options['log.retention.check.interval.ms'], retain);
+      },
+      // A failed disk has already told the engine's owner.
+      () => {},
+    );
+  }
+  let compaction = clock.after(options['log.cleaner.backoff.ms'], compact);
+  function compact(): void {
+    void engine.compact().then(
+      () => {
+        compaction = clock.after(options['log.cleaner.backoff.ms'], compact);
       },
       // A failed disk has already told the engine's owner.
       () => {},
@@ -161,8 +199,10 @@ export async function openBroker({
     drain: () => drain(broker, connections),
     async close() {
       retention.cancel();
+      compaction.cancel();
       stalled.cancel();
       groups.close();
+      queues.close();
       for (const connection of connections) connection.end();
       await engine.close();
     },
@@ -195,6 +235,7 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
     disk: new NodeDisk(),
     clock: systemClock,
     random: systemRandom,
+    jobs: new WorkerJobs(),
     dataDir: config.dataDir,
     options,
     log,

@@ -122,11 +122,12 @@ export class QueueLog<State extends LoggedState> {
     return this.#entries.values();
   }
 
-  /** A new state; `opened` of it goes into a commit before any of its changes. */
-  add(key: QueueKey, startOffset: number, state: State): LogEntry<State> {
-    const entry = { id: ++this.#newestId, key, startOffset, state };
+  /** For a new state: `opened` with it goes into a commit before any change of the state. */
+  newId(): number {
+    return ++this.#newestId;
+  }
+  add(entry: LogEntry<State>): void {
     this.#entries.set(entry.id, entry);
-    return entry;
   }
   remove(entry: LogEntry<State>): void {
     this.#entries.delete(entry.id);

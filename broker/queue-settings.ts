@@ -3,6 +3,9 @@
  * text, as topic configs are; `queueSettings` types them. `docs/queues.md` lists them.
  */
 import { MillraceError } from '../protocol/errors.ts';
+import type { GroupSettings } from './group-configs.ts';
+import type { LeaveReason, QueueDoor } from './queue.ts';
+import type { AttemptLimit, QueueStateSettings } from './queue-state.ts';
 
 /** Whose words a setting came in; each door compares only its own on redeclare. */
 export type QueueFamily = 'millrace' | 'kafka' | 'amqp' | 'sqs';
@@ -125,4 +128,75 @@ export function queueSettings(values: SettingValues): QueueSettings {
   for (const [name, value] of values) settings[name] = parse(name, value);
   // Built key by key from the table that the type comes from.
   return settings as QueueSettings;
+}
+
+/** What the state machine goes by. */
+export function stateSettings(settings: QueueSettings, lookaheadMax: number): QueueStateSettings {
+  const limits: AttemptLimit[] = [];
+  if (settings['delivery.limit'] > 0) {
+    limits.push({ door: 'kafka', counter: 'acquired', max: settings['delivery.limit'] });
+  }
+  if (settings['failed.limit'] >= 0) limits.push({ door: 'amqp', counter: 'failed', max: settings['failed.limit'] });
+  if (settings['receive.limit'] > 0) limits.push({ door: 'sqs', counter: 'acquired', max: settings['receive.limit'] });
+  return {
+    isOrdered: settings.ordered,
+    isFair: settings.fair,
+    hasPriority: settings['priority.max'] > 0,
+    ttlMs: settings['ttl.ms'],
+    delayMs: settings['delay.ms'],
+    limits,
+    lookaheadMax,
+  };
+}
+
+/** Name of the dead-letter target for a message that leaves for this reason; empty: there is none. */
+export function deadLetterTarget(
+  settings: QueueSettings,
+  { reason, limitDoor }: { reason: LeaveReason; limitDoor: QueueDoor | undefined },
+): string {
+  const general = settings['dead.letter.queue'];
+  if (reason !== 'delivery_limit') return general;
+  if (limitDoor === 'sqs') return settings['receive.dead.letter.queue'] || general;
+  if (limitDoor === 'amqp') return settings['failed.dead.letter.queue'] || general;
+  return general;
+}
+
+/** A group's configs as the settings of a queue: those of a plain share group. */
+export function groupSettings(group: GroupSettings): QueueSettings {
+  return {
+    ...queueSettings(new Map()),
+    'lock.duration.ms': group.shareRecordLockDurationMs,
+    'delivery.limit': group.shareDeliveryCountLimit,
+    'dead.letter.queue': group.deadLetterTopic ?? '',
+  };
+}
+
+/** Configs of a group → settings of a declared queue of that name. */
+const SETTING_OF_GROUP_CONFIG: Readonly<Record<string, QueueSettingName>> = {
+  'share.record.lock.duration.ms': 'lock.duration.ms',
+  'share.delivery.count.limit': 'delivery.limit',
+  'errors.deadletterqueue.topic.name': 'dead.letter.queue',
+};
+export function settingsOfGroupConfigs(values: SettingValues): Map<string, string> {
+  const settings = new Map<string, string>();
+  for (const [name, value] of values) {
+    const setting = SETTING_OF_GROUP_CONFIG[name];
+    if (setting !== undefined) settings.set(setting, value);
+  }
+  return settings;
+}
+
+/** Small segments, so that what is finished can go; times of the append, so that delays and TTLs survive a restart. */
+const OWNED_TOPIC_CONFIGS = [
+  ['segment.bytes', String(32 * 1024 * 1024)],
+  ['message.timestamp.type', 'LogAppendTime'],
+] as const;
+
+/** Configs of the topic that an owned queue makes: its history is kept as the queue says. */
+export function ownedTopicConfigs(settings: QueueSettings): Map<string, string> {
+  return new Map([
+    ...OWNED_TOPIC_CONFIGS,
+    ['retention.ms', String(settings['replay.retention.ms'])],
+    ['retention.bytes', String(settings['replay.retention.bytes'])],
+  ]);
 }

@@ -4,15 +4,43 @@
  *
  * Always true: a decision is in memory at once and in the state log at the end of the turn, one commit for everything
  * decided in it; an answer that leans on any of it leaves from `whenDurable`. Declarations are in the metadata log.
- * Errors are `MillraceError`: QUEUE_NOT_FOUND, QUEUE_DIFFERS, INVALID_CONFIG, INVALID_RECORD_STATE and those of topics.
+ * Errors are `MillraceError`: QUEUE_NOT_FOUND, QUEUE_DIFFERS, QUEUE_IN_USE, INVALID_CONFIG, INVALID_RECORD_STATE and
+ * those of topics.
  */
-import type { CommitPart, Partition, Position } from './engine.ts';
-import type { AcquiredRun, OwnerId, QueueCounts, QueueKind, Settlement } from './queue.ts';
+import { MillraceError } from '../protocol/errors.ts';
+import type { Clock } from '../storage/clock.ts';
+import type { Options } from './config.ts';
+import { DeadLetters } from './dead-letters.ts';
+import { DedupBudget } from './dedup.ts';
+import type { CommitPart, Engine, Partition, Position } from './engine.ts';
+import type { QueueDeclaration } from './metadata-state.ts';
+import type { OwnerId, QueueKey } from './queue.ts';
 import type { Consumer, ConsumerOptions } from './queue-consumer.ts';
-import type { QueueIntake } from './queue-intake.ts';
-import type { QueueFamily, QueueSettings, SettingValues } from './queue-settings.ts';
-import type { QueueState } from './queue-state.ts';
-import type { Topic } from './topics.ts';
+import { QueueDedup } from './queue-dedup.ts';
+import { Queue, type QueueHost, type QueueValues } from './queue-handle.ts';
+import { QueueIntake } from './queue-intake.ts';
+import { type IndexedBatch, QueueLane } from './queue-lane.ts';
+import { type LogEntry, type LoggedState, QueueLog, WINDOW } from './queue-log.ts';
+import { QueuePartition } from './queue-partition.ts';
+import type { QueueReader } from './queue-reader.ts';
+import { QueueServing } from './queue-serving.ts';
+import {
+  checkQueueSettings,
+  groupSettings,
+  ownedTopicConfigs,
+  type QueueFamily,
+  queueSettings,
+  type SettingValues,
+  settingsOfGroupConfigs,
+  stateSettings,
+} from './queue-settings.ts';
+import { QueueState } from './queue-state.ts';
+import { checkTopicConfigs } from './topic-config.ts';
+import { checkNewName } from './topic-names.ts';
+import type { CommittedTogether, Topic, TopicRegistry } from './topics.ts';
+
+export { Queue } from './queue-handle.ts';
+export type { QueuePartition } from './queue-partition.ts';
 
 export interface DeclareQueue {
   /** Also the group id of its share members. A topic name; names starting with `__` are the broker's. */
@@ -25,93 +53,830 @@ export interface DeclareQueue {
   readonly settings?: SettingValues;
   /** Whose words these are: a redeclaration is compared in the settings of this family only. */
   readonly family: QueueFamily;
-  /** Configs of the topic that is made. */
-  readonly topicConfigs?: ReadonlyMap<string, string>;
+  /** Configs of the topic that is made, over those that the settings ask for. */
+  readonly topicConfigs?: SettingValues;
+  /** Where an attached queue begins on each partition. Default: the earliest message. */
+  readonly from?: 'earliest' | 'latest';
 }
 
-/** One partition of a queue. */
-export interface QueuePartition {
-  readonly queue: Queue;
-  readonly index: number;
-  readonly log: Partition;
-  /** For reading: `lockOf`, `epochOf` and the like. Its changes go through the queue. */
-  readonly state: QueueState;
-  /** False while the state is made (offset by time) or the index of attributes is read: nothing is handed out yet. */
-  readonly isReady: boolean;
-  /** Everything below is done. */
-  readonly startOffset: number;
-  /** Nothing from here on was handed out. */
-  readonly nextOffset: number;
-  counts(): QueueCounts;
-}
-
-export interface Queue {
-  /** The group id. */
-  readonly name: string;
-  readonly kind: QueueKind;
-  readonly topic: Topic;
-  readonly settings: QueueSettings;
-  /** Whose words each setting that is not at its default came in. Empty for plain groups. */
-  readonly origins: ReadonlyMap<string, QueueFamily>;
-  readonly isDeleted: boolean;
-  /** Of partitions whose state exists; a plain group has none before somebody joins. */
-  partitions(): readonly QueuePartition[];
-  partition(index: number): QueuePartition | undefined;
-  /** Over all partitions. */
-  counts(): QueueCounts;
-  /** Consumers that joined. */
-  readonly consumerCount: number;
-  /** When (wall clock) the oldest message that is not finished was appended; undefined if there is none. */
-  oldestMs(): Promise<number | undefined>;
-  /**
-   * All or nothing. `any`: whoever holds it (a handle was checked instead). INVALID_RECORD_STATE if something is not held.
-   * Durable with the next commit; who waits for it asks `QueueRegistry.whenDurable`.
-   */
-  settle(owner: Consumer | 'any', partition: number, settlements: readonly Settlement[]): void;
-  /** Takes up to `messagesMax` outside of any demand, at once: what a redrive does. */
-  acquire(owner: OwnerId, partition: number, messagesMax: number): readonly AcquiredRun[];
-  /** Everything available (and with `isInFlightToo` what is in flight) is finished. Answers how many messages. */
-  purge(options?: { isInFlightToo?: boolean; untilOffset?: number }): number;
-  /** Finished messages of the range are available again. Answers how many. */
-  replay(partition: number, firstOffset: number, lastOffset: number): number;
-  /** Begins anew at this offset; what was in flight is forgotten. Makes the state of the partition if there is none. */
-  reset(partition: number, offset: number): void;
-}
-
+/** Since the start of the broker, over all queues. */
 export interface QueueTotals {
-  delivered: number;
-  accepted: number;
-  released: number;
-  rejected: number;
-  deadLettered: number;
-  expired: number;
+  readonly delivered: number;
+  readonly settled: number;
+  readonly deadLettered: number;
+  /** Left without a dead-letter target. */
+  readonly dropped: number;
 }
 
-export interface QueueRegistry {
+export interface QueueParts {
+  readonly engine: Engine;
+  readonly clock: Clock;
+  readonly options: Options;
+  readonly topics: TopicRegistry;
+  readonly reader: QueueReader;
+  /** An owned queue was deleted and its topic with it. */
+  readonly topicDeleted: (topic: Topic) => void;
+  /** A line for the operator. */
+  readonly report: (message: string, error: unknown) => void;
+}
+
+/** Messages that leave one turn for being too many. */
+const OVERFLOW_MAX = 10_000;
+/** The index of attributes is cut when the start of its queues has moved so far. */
+const TRIM_OFFSETS = 4096;
+
+/** What the queues over one topic share. */
+interface TopicQueues {
+  readonly queues: Set<Queue>;
+  readonly lanes: Map<Partition, Set<QueueLane>>;
+  /** By name of the queue. */
+  readonly windows: Map<string, QueueDedup>;
+  intake: QueueIntake | undefined;
+}
+
+export class QueueRegistry {
+  readonly #parts: QueueParts;
+  readonly #log: QueueLog<LoggedState>;
+  readonly #serving: QueueServing;
+  readonly #deadLetters: DeadLetters;
+  readonly #declared = new Map<string, Queue>();
+  /** Plain groups: group → topic id → queue. */
+  readonly #plain = new Map<string, Map<string, Queue>>();
+  readonly #topics = new Map<string, TopicQueues>();
+  /** States that are made in a while: their offset depends on a time. */
+  readonly #opening = new Set<string>();
+  readonly #dedupBudget: DedupBudget;
+  readonly #host: QueueHost;
+  #isLoaded = false;
+  #isClosed = false;
+  #settled = 0;
+
+  constructor(parts: QueueParts) {
+    this.#parts = parts;
+    const { engine, clock, options, topics } = parts;
+    this.#dedupBudget = new DedupBudget(options['queue.dedup.max']);
+    this.#log = new QueueLog({
+      engine,
+      clock,
+      entryBytes: options['journal.entry.bytes'],
+      open: (key, startOffset) => this.#restore(key, startOffset),
+    });
+    this.#serving = new QueueServing({
+      engine,
+      clock,
+      log: this.#log,
+      metadataPosition: () => topics.position,
+      changed: (partition) => this.#changed(partition),
+      failed: (error) => {
+        if (!this.#isClosed) parts.report('queues have stopped', error);
+      },
+    });
+    this.#deadLetters = new DeadLetters({
+      clock,
+      reader: parts.reader,
+      targetOf: (name) => this.#declared.get(name)?.topic ?? topics.get(name),
+      isLive: (topic) => topics.getById(topic.id) !== undefined,
+      commitTogether: (others, change) => this.#serving.commitTogether(others, change),
+      changed: (partition) => this.#serving.change(partition),
+      appending: (partition, batch) => this.intake(partition.topicId)?.appending(partition, batch),
+      report: parts.report,
+    });
+    this.#host = {
+      clock,
+      serving: this.#serving,
+      ensure: (queue, index) => this.#ensure(queue, index),
+      reach: (partition, offset) => this.#reach(partition, offset),
+      expired: (queue) => this.delete(queue),
+      timeOf: async ({ log }, offset) => {
+        const { records } = await parts.reader.records(log, [{ firstOffset: offset, lastOffset: offset }]);
+        return records[0]?.timestamp;
+      },
+      settled: (messages) => {
+        this.#settled += messages;
+      },
+    };
+  }
+
+  /** Brings back declarations and states. Once, after the topics are loaded. */
+  async load(): Promise<void> {
+    const { topics } = this.#parts;
+    const transient: QueueDeclaration[] = [];
+    for (const declaration of topics.queues.values()) {
+      if (declaration.settings.get('transient') === 'true') transient.push(declaration);
+      else this.#open(declaration);
+    }
+    // What cannot outlive a restart has not.
+    for (const { name, topicId, isOwned } of transient) {
+      const topic = topics.getById(topicId);
+      if (isOwned && topic !== undefined) topics.delete(topic);
+      else topics.deleteQueue(name);
+    }
+    await this.#log.load();
+    this.#isLoaded = true;
+    this.#adoptRestored();
+    for (const { windows } of this.#topics.values()) {
+      for (const [name, dedup] of windows) {
+        const queue = this.#declared.get(name);
+        if (dedup.entry === undefined && queue !== undefined) this.#logWindow(queue, dedup);
+      }
+    }
+    topics.watch({
+      deleted: (topic) => this.#topicDeleted(topic),
+      partitionsAdded: (topic) => this.#partitionsAdded(topic),
+    });
+    topics.groupConfigs.onChange((group) => this.#groupConfigured(group));
+    // A state is missing if the broker ended right after its queue was declared or its partition was added.
+    for (const queue of this.#declared.values()) this.#complete(queue);
+    for (const { lanes } of this.#topics.values()) {
+      for (const lanesOfPartition of lanes.values()) for (const lane of lanesOfPartition) this.#follow(lane);
+    }
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    for (const { lanes } of this.#topics.values()) {
+      for (const lanesOfPartition of lanes.values()) for (const lane of lanesOfPartition) lane.end();
+    }
+    this.#serving.close();
+  }
+
+  // --- which queues there are ---
+
   /** Declared queues. */
-  get(name: string): Queue | undefined;
-  all(): readonly Queue[];
+  get(name: string): Queue | undefined {
+    return this.#declared.get(name);
+  }
+  /** Declared queues by name. */
+  all(): readonly Queue[] {
+    return [...this.#declared.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+  get size(): number {
+    return this.#declared.size;
+  }
+  get consumerCount(): number {
+    return this.#serving.consumerCount;
+  }
+  get totals(): QueueTotals {
+    return {
+      delivered: this.#serving.delivered,
+      settled: this.#settled,
+      deadLettered: this.#deadLetters.movedCount,
+      dropped: this.#deadLetters.droppedCount,
+    };
+  }
+
   /** The queue of this group over this topic: the declared one, or the plain share group, made on first use. */
-  shareQueue(group: string, topic: Topic): Queue;
+  shareQueue(group: string, topic: Topic): Queue {
+    const known = this.findShareQueue(group, topic.id);
+    if (known !== undefined) return known;
+    const queue = new Queue(this.#host, { name: group, kind: 'plain', topic, values: this.#plainValues(group) });
+    let topicsOfGroup = this.#plain.get(group);
+    if (topicsOfGroup === undefined) {
+      topicsOfGroup = new Map();
+      this.#plain.set(group, topicsOfGroup);
+    }
+    topicsOfGroup.set(topic.id, queue);
+    this.#ofTopic(topic.id).queues.add(queue);
+    return queue;
+  }
   /** As `shareQueue`, if it is there; makes nothing. */
-  findShareQueue(group: string, topicId: string): Queue | undefined;
-  /** Queues with state of this group, declared or not. */
-  queuesOf(group: string): readonly Queue[];
+  findShareQueue(group: string, topicId: string): Queue | undefined {
+    const declared = this.#declared.get(group);
+    return declared?.topic.id === topicId ? declared : this.#plain.get(group)?.get(topicId);
+  }
+  /** Queues of this group, declared or not. */
+  queuesOf(group: string): readonly Queue[] {
+    const declared = this.#declared.get(group);
+    const plain = this.#plain.get(group)?.values() ?? [];
+    return declared === undefined ? [...plain] : [declared, ...plain];
+  }
+  /** Ids of groups that have a plain queue. */
+  plainGroups(): IterableIterator<string> {
+    return this.#plain.keys();
+  }
+
+  // --- declarations ---
+
   /**
-   * Makes the queue, or finds one that is the same in this family's settings. QUEUE_DIFFERS if it is not.
-   * Durable when `whenDurable` calls back.
+   * Makes the queue, or finds one that is the same in this family's settings. QUEUE_DIFFERS if it is not. Durable when
+   * `whenDurable` calls back.
    */
-  declare(queue: DeclareQueue): Queue;
+  declare(from: DeclareQueue): Queue {
+    const { name, kind, family } = from;
+    const { topics, options } = this.#parts;
+    const settings = checkQueueSettings(from.settings ?? new Map());
+    const known = this.#declared.get(name);
+    if (known !== undefined) {
+      this.#compare(known, from, settings);
+      known.used();
+      return known;
+    }
+    if (this.#declared.size >= options['queues.max']) {
+      throw new MillraceError(
+        'POLICY_VIOLATION',
+        `There are ${this.#declared.size} queues; queues.max allows no more.`,
+      );
+    }
+    const topicName = from.topic ?? name;
+    const origins = new Map([...settings.keys()].map((setting) => [setting, family as string]));
+    this.#checkTargets(settings);
+    checkNewName(name);
+    if (kind === 'owned') {
+      const configs = new Map([...ownedTopicConfigs(queueSettings(settings)), ...(from.topicConfigs ?? [])]);
+      const topic = topics.createQueue(
+        { name: topicName, partitionCount: 1, overrides: checkTopicConfigs(configs) },
+        { name, settings, origins },
+      );
+      return this.#declareOpen({ name, isOwned: true, topicId: topic.id, settings, origins });
+    }
+    const topic = topics.get(topicName);
+    if (topic === undefined || topic.isInternal) {
+      throw new MillraceError('UNKNOWN_TOPIC_OR_PARTITION', `There is no topic '${topicName}' to attach '${name}' to.`);
+    }
+    const declaration: QueueDeclaration = { name, isOwned: false, topicId: topic.id, settings, origins };
+    if (from.from !== 'latest') {
+      topics.declareQueue(declaration);
+      return this.#declareOpen(declaration);
+    }
+    // Where it begins is decided once, so it is in the same commit.
+    let together: CommittedTogether;
+    const entries = topic.partitions.map(({ highWatermark }, partition) => {
+      const key = { group: name, topicId: topic.id, partition };
+      return { key, startOffset: highWatermark, id: this.#log.newId() };
+    });
+    const events = entries.map((entry) => ({ kind: 'opened' as const, ...entry }));
+    if (this.findShareQueue(name, topic.id) === undefined) together = this.#log.part(events);
+    topics.declareQueue(declaration, together);
+    const queue = this.#open(declaration);
+    if (together !== undefined) for (const entry of entries) this.#adopt(queue, entry);
+    this.#complete(queue);
+    return queue;
+  }
+
+  #declareOpen(declaration: QueueDeclaration): Queue {
+    const queue = this.#open(declaration);
+    this.#complete(queue);
+    return queue;
+  }
+
+  #compare(known: Queue, { name, kind, topic, family }: DeclareQueue, settings: SettingValues): void {
+    const differs = (what: string): never => {
+      throw new MillraceError('QUEUE_DIFFERS', `the queue '${name}' exists with another ${what}`);
+    };
+    if (known.kind !== kind) differs('kind');
+    if ((topic ?? name) !== known.topic.name) differs('topic');
+    const before = this.#parts.topics.queues.get(name);
+    const names = new Set(settings.keys());
+    for (const [setting, origin] of known.origins) if (origin === family) names.add(setting);
+    for (const setting of names) {
+      const origin = known.origins.get(setting);
+      const value = origin === undefined || origin === family ? before?.settings.get(setting) : settings.get(setting);
+      if (value !== settings.get(setting)) differs(setting);
+    }
+  }
+
+  /** A dead-letter target that is named must be there. */
+  #checkTargets(settings: SettingValues): void {
+    for (const name of ['dead.letter.queue', 'failed.dead.letter.queue', 'receive.dead.letter.queue']) {
+      const target = settings.get(name);
+      if (target === undefined || target === '') continue;
+      const topic = this.#declared.get(target)?.topic ?? this.#parts.topics.get(target);
+      if (topic === undefined || topic.isInternal) {
+        throw new MillraceError('INVALID_CONFIG', `${name}: there is no queue or topic '${target}'`);
+      }
+    }
+  }
+
   /** Replaces settings of a declared queue; a value of undefined goes back to the default. INVALID_CONFIG. */
-  configure(queue: Queue, values: ReadonlyMap<string, string | undefined>, family: QueueFamily): void;
-  /** Ends a declared queue (an owned one with its topic) or forgets the state of a plain group over a topic. */
-  delete(queue: Queue): void;
-  consumer(options: ConsumerOptions): Consumer;
-  /** Commits what was decided so far now instead of at the end of the turn, with `others` in the same journal record. */
-  commit(urgency: 'waited' | 'lazy', others?: readonly CommitPart[]): Position;
-  /** Calls back when everything decided so far is durable; commits it at the end of this turn at the latest. */
-  whenDurable(callback: () => void): void;
+  configure(queue: Queue, changes: ReadonlyMap<string, string | undefined>, family: QueueFamily): void {
+    const { topics } = this.#parts;
+    const before = topics.queues.get(queue.name);
+    if (before === undefined || queue.isDeleted) {
+      throw new MillraceError('QUEUE_NOT_FOUND', `the queue '${queue.name}' does not exist`);
+    }
+    const values = new Map(before.settings);
+    const origins = new Map(before.origins);
+    for (const [name, value] of changes) {
+      if (value === undefined) {
+        values.delete(name);
+        origins.delete(name);
+      } else {
+        values.set(name, value);
+        origins.set(name, family);
+      }
+    }
+    const settings = checkQueueSettings(values);
+    const after = queueSettings(settings);
+    for (const name of ['ordered', 'fair', 'transient'] as const) {
+      if (after[name] !== queue.settings[name]) {
+        throw new MillraceError('INVALID_CONFIG', `${name} of queue '${queue.name}' cannot be changed`);
+      }
+    }
+    this.#checkTargets(settings);
+    topics.declareQueue({ ...before, settings, origins });
+    this.#apply(queue, this.#declaredValues(settings, origins));
+    if (before.isOwned) this.#retain(queue);
+    this.#openWindow(queue);
+  }
+
+  /** The history of an owned queue is that of its topic. */
+  #retain({ topic, settings }: Queue): void {
+    const { topics } = this.#parts;
+    const wanted = ownedTopicConfigs(settings);
+    const overrides = new Map(topic.overrides);
+    let isSame = true;
+    for (const name of ['retention.ms', 'retention.bytes']) {
+      const value = wanted.get(name) ?? '';
+      if (overrides.get(name) === value) continue;
+      overrides.set(name, value);
+      isSame = false;
+    }
+    if (!isSame) topics.configure(topic, overrides);
+  }
+
+  #apply(queue: Queue, values: QueueValues): void {
+    queue.configure(values);
+    const nowMs = this.#parts.clock.now();
+    for (const partition of queue.partitions()) {
+      partition.state.configure(this.#stateSettings(values), nowMs);
+      partition.demand.isSingleActive = values.settings['single.active.consumer'];
+      this.#serving.change(partition);
+    }
+  }
+
+  #groupConfigured(group: string | undefined): void {
+    const groups = group === undefined ? [...this.#plain.keys()] : [group];
+    for (const name of groups) {
+      for (const queue of this.#plain.get(name)?.values() ?? []) this.#apply(queue, this.#plainValues(name));
+    }
+    const declared = group === undefined ? undefined : this.#declared.get(group);
+    if (group === undefined || declared === undefined) return;
+    const changes = new Map<string, string | undefined>();
+    for (const [name, origin] of declared.origins) if (origin === 'kafka') changes.set(name, undefined);
+    for (const [name, value] of settingsOfGroupConfigs(this.#parts.topics.groupConfigs.valuesOf(group))) {
+      changes.set(name, value);
+    }
+    if (changes.size > 0) this.configure(declared, changes, 'kafka');
+  }
+
+  #plainValues(group: string): QueueValues {
+    const configs = this.#parts.topics.groupConfigs.get(group);
+    return {
+      settings: groupSettings(configs),
+      origins: new Map(),
+      locksMax: configs.sharePartitionMaxRecordLocks,
+      reset: configs.shareAutoOffsetReset,
+      copiesDeadLetters: configs.copiesDeadLetters,
+    };
+  }
+
+  #declaredValues(settings: SettingValues, origins: ReadonlyMap<string, string>): QueueValues {
+    return {
+      settings: queueSettings(settings),
+      // Only `QueueFamily` is ever written there.
+      origins: origins as ReadonlyMap<string, QueueFamily>,
+      locksMax: Number.POSITIVE_INFINITY,
+      reset: 'earliest',
+      copiesDeadLetters: true,
+    };
+  }
+
+  #stateSettings({ settings }: { settings: QueueValues['settings'] }) {
+    return stateSettings(settings, this.#parts.options['queue.lookahead.max']);
+  }
+
+  /** Ends a declared queue (an owned one with its topic), or forgets the state of a plain group over a topic. */
+  delete(queue: Queue): void {
+    if (queue.isDeleted) return;
+    const { topics, topicDeleted } = this.#parts;
+    if (queue.kind === 'owned') {
+      const { topic } = queue;
+      topics.delete(topic);
+      topicDeleted(topic);
+      return;
+    }
+    const events = this.#entriesOf(queue).map(({ id }) => ({ kind: 'dropped' as const, id }));
+    if (queue.kind === 'plain') for (const event of events) this.#serving.event(event);
+    else topics.deleteQueue(queue.name, events.length > 0 ? this.#log.part(events) : undefined);
+    this.#end(queue);
+  }
+
+  #entriesOf(queue: Queue): LogEntry<LoggedState>[] {
+    const entries: LogEntry<LoggedState>[] = queue.partitions().map(({ entry }) => entry);
+    const window = this.#topics.get(queue.topic.id)?.windows.get(queue.name)?.entry;
+    if (window !== undefined) entries.push(window);
+    return entries;
+  }
+
+  /** What the log says of it has ended or ends with its topic. */
+  #end(queue: Queue): void {
+    const shared = this.#topics.get(queue.topic.id);
+    for (const entry of this.#entriesOf(queue)) {
+      this.#log.remove(entry);
+      this.#serving.forgetEntry(entry);
+    }
+    for (const partition of queue.partitions()) this.#serving.forget(partition);
+    shared?.queues.delete(queue);
+    shared?.windows.delete(queue.name);
+    if (queue.kind === 'plain') {
+      const topicsOfGroup = this.#plain.get(queue.name);
+      topicsOfGroup?.delete(queue.topic.id);
+      if (topicsOfGroup?.size === 0) this.#plain.delete(queue.name);
+    } else this.#declared.delete(queue.name);
+    queue.end();
+    if (shared === undefined) return;
+    this.#endLanes(shared);
+    if (shared.queues.size === 0) this.#topics.delete(queue.topic.id);
+  }
+
+  /** Lanes that no queue needs any more. */
+  #endLanes(shared: TopicQueues): void {
+    const used = new Set<QueueLane>();
+    for (const queue of shared.queues) for (const { lane } of queue.partitions()) used.add(lane);
+    for (const lanes of shared.lanes.values()) {
+      for (const lane of lanes) {
+        if (used.has(lane)) continue;
+        lane.end();
+        lanes.delete(lane);
+      }
+    }
+  }
+
+  #topicDeleted(topic: Topic): void {
+    const shared = this.#topics.get(topic.id);
+    if (shared === undefined) return;
+    const ids = [...shared.queues].flatMap((queue) => this.#entriesOf(queue)).map(({ id }) => id);
+    for (const queue of shared.queues) this.#end(queue);
+    for (const lanes of shared.lanes.values()) for (const lane of lanes) lane.end();
+    for (const partition of topic.partitions) this.#parts.reader.forget(partition);
+    for (const id of ids) this.#serving.event({ kind: 'dropped', id });
+  }
+
+  #partitionsAdded(topic: Topic): void {
+    for (const queue of this.#topics.get(topic.id)?.queues ?? []) {
+      if (queue.kind !== 'plain') this.#complete(queue);
+      else {
+        for (const consumer of queue.joined) consumer.partitionsAdded(queue);
+      }
+    }
+  }
+
+  // --- states ---
+
+  #ofTopic(topicId: string): TopicQueues {
+    let shared = this.#topics.get(topicId);
+    if (shared === undefined) {
+      shared = { queues: new Set(), lanes: new Map(), windows: new Map(), intake: undefined };
+      this.#topics.set(topicId, shared);
+    }
+    return shared;
+  }
+
+  /** The queue of a declaration; a plain queue of the same group and topic goes over to it with its states. */
+  #open({ name, isOwned, topicId, settings, origins }: QueueDeclaration): Queue {
+    const topic = this.#parts.topics.getById(topicId);
+    if (topic === undefined) throw new Error(`queue '${name}' is declared over a topic that is not there`);
+    const values = this.#declaredValues(settings, origins);
+    const plain = this.#plain.get(name)?.get(topicId);
+    const queue = new Queue(this.#host, { name, kind: isOwned ? 'owned' : 'attached', topic, values });
+    this.#declared.set(name, queue);
+    const shared = this.#ofTopic(topicId);
+    shared.queues.add(queue);
+    if (plain !== undefined) this.#takeOver(plain, queue);
+    this.#openIntake(topicId, shared);
+    this.#openWindow(queue);
+    return queue;
+  }
+
+  #takeOver(plain: Queue, queue: Queue): void {
+    const entries = plain.partitions().map(({ entry }) => entry);
+    for (const entry of entries) this.#log.remove(entry);
+    this.#end(plain);
+    for (const { id, key, startOffset, state } of entries) {
+      // A state of the log that is a partition's is a `QueueState`.
+      (state as QueueState).configure(this.#stateSettings(queue), this.#parts.clock.now());
+      this.#adopt(queue, { id, key, startOffset }, state as QueueState);
+    }
+  }
+
+  /** States for all partitions of a declared queue that have none. */
+  #complete(queue: Queue): void {
+    for (const index of queue.topic.partitions.keys()) this.#ensure(queue, index);
+  }
+
+  #ensure(queue: Queue, index: number): QueuePartition | undefined {
+    const known = queue.partition(index);
+    const log = queue.topic.partitions[index];
+    if (known !== undefined || log === undefined || queue.isDeleted) return known;
+    const { reset } = queue;
+    if (queue.kind === 'owned') return this.#make(queue, index, 0);
+    if (reset === 'earliest') return this.#make(queue, index, log.startOffset);
+    if (reset === 'latest') return this.#make(queue, index, log.highWatermark);
+    const id = `${index} ${queue.topic.id} ${queue.name}`;
+    if (this.#opening.has(id)) return undefined;
+    this.#opening.add(id);
+    log.offsetForTime(this.#parts.clock.now() - reset.beforeMs).then(
+      (found) => {
+        this.#opening.delete(id);
+        if (!this.#isClosed && !queue.isDeleted && queue.partition(index) === undefined) {
+          this.#make(queue, index, found?.offset ?? log.highWatermark);
+        }
+      },
+      (error: unknown) => {
+        this.#opening.delete(id);
+        this.#parts.report(`queue '${queue.name}' cannot begin on ${log.topic}-${index}`, error);
+      },
+    );
+    return undefined;
+  }
+
+  /** A new state. */
+  #make(queue: Queue, index: number, startOffset: number): QueuePartition {
+    const key = { group: queue.name, topicId: queue.topic.id, partition: index };
+    const id = this.#log.newId();
+    const partition = this.#adopt(queue, { id, key, startOffset });
+    this.#serving.event({ kind: 'opened', id, key, startOffset });
+    return partition;
+  }
+
+  /** While loading: the state that the log is about to fill. */
+  #restore(key: QueueKey, startOffset: number): LoggedState | undefined {
+    const topic = this.#parts.topics.getById(key.topicId);
+    const declared = this.#declared.get(key.group);
+    if (topic === undefined) return undefined;
+    if (key.partition === WINDOW) return this.#topics.get(key.topicId)?.windows.get(key.group);
+    const log = topic.partitions[key.partition];
+    if (log === undefined) return undefined;
+    const settings = declared?.topic === topic ? declared : this.#plainValues(key.group);
+    const lanes = this.#lanesOf(log);
+    const [lane = this.#newLane(log, Number.MAX_SAFE_INTEGER)] = lanes;
+    return new QueueState({ startOffset, settings: this.#stateSettings(settings), attributes: lane.attributes });
+  }
+
+  /** After loading: what the log has filled becomes partitions of queues. */
+  #adoptRestored(): void {
+    for (const entry of this.#log.entries()) {
+      const { key, state } = entry;
+      const topic = this.#parts.topics.getById(key.topicId);
+      if (topic === undefined) throw new Error(`a state of topic ${key.topicId}, which is not there`);
+      if (state instanceof QueueDedup) {
+        state.entry = entry;
+        for (const log of topic.partitions) {
+          for (const lane of this.#lanesOf(log)) lane.reach(state.window.coveredOffset(log.index));
+        }
+        continue;
+      }
+      const log = topic.partitions[key.partition];
+      const [lane] = this.#lanesOf(log);
+      // Everything else that `#restore` makes is a `QueueState`.
+      const restored = entry as LogEntry<QueueState>;
+      lane.reach(restored.state.startOffset);
+      const queue = this.shareQueue(key.group, topic);
+      queue.add(this.#attach(queue, key.partition, { log, lane, entry: restored }));
+    }
+  }
+
+  /** The state, new if none is given, becomes a partition of the queue and has its place in the log. */
+  #adopt(
+    queue: Queue,
+    { id, key, startOffset }: { id: number; key: QueueKey; startOffset: number },
+    from?: QueueState,
+  ): QueuePartition {
+    const log = queue.topic.partitions[key.partition];
+    const lane = this.#laneFor(queue, log, startOffset);
+    const settings = this.#stateSettings(queue);
+    const state = from ?? new QueueState({ startOffset, settings, attributes: lane.attributes });
+    const entry: LogEntry<QueueState> = { id, key, startOffset, state };
+    this.#log.add(entry);
+    const partition = this.#attach(queue, key.partition, { log, lane, entry });
+    const nowMs = this.#parts.clock.now();
+    if (lane.indexedEnd > state.endOffset) state.extend(lane.indexedEnd, nowMs, nowMs);
+    queue.add(partition);
+    this.#serving.change(partition);
+    this.#follow(lane);
+    return partition;
+  }
+
+  #attach(queue: Queue, index: number, parts: ConstructorParameters<typeof QueuePartition>[2]): QueuePartition {
+    const partition = new QueuePartition(queue, index, parts);
+    // What is unfinished outlives the topic's retention.
+    if (queue.kind === 'owned') parts.log.retentionLimit = () => partition.state.startOffset;
+    return partition;
+  }
+
+  // --- lanes: what the log has, told to the states ---
+
+  #lanesOf(log: Partition): Set<QueueLane> {
+    const { lanes } = this.#ofTopic(log.topicId);
+    let lanesOfPartition = lanes.get(log);
+    if (lanesOfPartition === undefined) {
+      lanesOfPartition = new Set();
+      lanes.set(log, lanesOfPartition);
+    }
+    return lanesOfPartition;
+  }
+
+  /** A lane that a state which begins at `startOffset` can take its messages from. */
+  #laneFor(queue: Queue, log: Partition, startOffset: number): QueueLane {
+    const hasTimes = queue.settings['delay.ms'] > 0 || queue.settings['ttl.ms'] >= 0;
+    const isIndexed = this.#topics.get(log.topicId)?.intake !== undefined;
+    for (const lane of this.#lanesOf(log)) {
+      if (startOffset >= lane.indexedEnd) return lane;
+      if (!hasTimes && (!isIndexed || lane.indexedFrom <= startOffset)) return lane;
+    }
+    return this.#newLane(log, startOffset);
+  }
+
+  #newLane(log: Partition, firstOffset: number): QueueLane {
+    const { queues } = this.#ofTopic(log.topicId);
+    const { options, report } = this.#parts;
+    const registry = this;
+    const lane = new QueueLane(log, firstOffset, {
+      get isIndexed() {
+        return registry.#topics.get(log.topicId)?.intake !== undefined;
+      },
+      get needsTimes() {
+        for (const { settings } of queues) {
+          if (settings['delay.ms'] > 0 || settings['ttl.ms'] >= 0 || settings['dedup.window.ms'] > 0) return true;
+        }
+        return false;
+      },
+      get isGrouped() {
+        return isGrouped(queues);
+      },
+      get dedupBy() {
+        return dedupBy(queues);
+      },
+      decompressedBytesMax: options['decompressed.bytes.max'],
+      extended: (extended, endOffset, batches) => this.#extended(extended, endOffset, batches),
+      failed: (failed, error) => {
+        if (!this.#isClosed) report(`queues over ${failed.log.topic}-${failed.log.index} get nothing more`, error);
+      },
+    });
+    this.#lanesOf(log).add(lane);
+    return lane;
+  }
+
+  /** Keeps the lane at the high watermark. */
+  #follow(lane: QueueLane): void {
+    lane.advance();
+    if (lane.isWatching || lane.isEnded || lane.log.isFenced || this.#isClosed) return;
+    lane.isWatching = true;
+    lane.log.whenAbove(lane.log.highWatermark, () => {
+      lane.isWatching = false;
+      this.#follow(lane);
+    });
+  }
+
+  #extended(lane: QueueLane, endOffset: number, batches: readonly IndexedBatch[]): void {
+    const shared = this.#topics.get(lane.log.topicId);
+    if (shared === undefined) return;
+    const nowMs = this.#parts.clock.now();
+    for (const queue of shared.queues) {
+      const partition = queue.partition(lane.log.index);
+      if (partition?.lane !== lane) continue;
+      partition.extend(endOffset, batches, nowMs);
+      const dedup = shared.windows.get(queue.name);
+      if (dedup?.entry !== undefined) {
+        for (const batch of batches) {
+          const duplicates = dedup.duplicates(partition.index, batch);
+          if (duplicates.length > 0) partition.state.discard(duplicates);
+        }
+        this.#serving.dirty(dedup.entry);
+      }
+      this.#serving.change(partition);
+    }
+  }
+
+  /** Sees to it that the partition has a lane with the attributes of everything from `offset` on. */
+  #reach(partition: QueuePartition, offset: number): Promise<void> | undefined {
+    const { queue, log, lane } = partition;
+    if (this.#topics.get(log.topicId)?.intake === undefined || lane.indexedFrom <= offset) return undefined;
+    const lower = this.#newLane(log, offset);
+    partition.lane = lower;
+    this.#follow(lower);
+    const shared = this.#topics.get(queue.topic.id);
+    if (shared !== undefined) this.#endLanes(shared);
+    return lower.isCaughtUp ? undefined : lower.caughtUp();
+  }
+
+  // --- what comes in ---
+
+  #openIntake(topicId: string, shared: TopicQueues): void {
+    const { clock, options } = this.#parts;
+    const { queues, windows } = shared;
+    shared.intake ??= new QueueIntake({
+      clock,
+      decompressedBytesMax: options['decompressed.bytes.max'],
+      *queues() {
+        for (const queue of queues) if (queue.kind !== 'plain') yield queue;
+      },
+      get isGrouped() {
+        return isGrouped(queues);
+      },
+      get dedupBy() {
+        return dedupBy(queues);
+      },
+      windows: () => windows.values(),
+      lanes: (partition) => this.#topics.get(topicId)?.lanes.get(partition) ?? [],
+    });
+  }
+
+  /** The deduplication window of the queue, as its settings say. */
+  #openWindow(queue: Queue): void {
+    const { windows } = this.#ofTopic(queue.topic.id);
+    const windowMs = queue.settings['dedup.window.ms'];
+    const known = windows.get(queue.name);
+    if (known !== undefined) known.window.windowMs = windowMs;
+    if (known !== undefined || windowMs === 0) return;
+    const { partitions } = queue.topic;
+    const dedup = new QueueDedup({
+      windowMs,
+      budget: this.#dedupBudget,
+      highWatermark: (partition) => partitions[partition]?.highWatermark ?? 0,
+      nowMs: () => this.#parts.clock.now(),
+    });
+    windows.set(queue.name, dedup);
+    if (this.#isLoaded) this.#logWindow(queue, dedup);
+  }
+
+  #logWindow(queue: Queue, dedup: QueueDedup): void {
+    const key = { group: queue.name, topicId: queue.topic.id, partition: WINDOW };
+    dedup.entry = { id: this.#log.newId(), key, startOffset: 0, state: dedup };
+    this.#log.add(dedup.entry);
+    this.#serving.event({ kind: 'opened', id: dedup.entry.id, key, startOffset: 0 });
+  }
+
   /** What appends to this topic go through; undefined: no queue is declared on it. */
-  intake(topicId: string): QueueIntake | undefined;
-  readonly totals: QueueTotals;
+  intake(topicId: string): QueueIntake | undefined {
+    return this.#topics.get(topicId)?.intake;
+  }
+
+  // --- after every change of a state, before its commit ---
+
+  #changed(partition: QueuePartition): void {
+    const { queue, state, lane, log } = partition;
+    if (queue.isDeleted) return;
+    if (log.startOffset > state.startOffset) state.trim(log.startOffset);
+    this.#limitLength(partition);
+    if (state.untakenLeavingCount > 0) this.#deadLetters.leaving(partition);
+    if (state.startOffset - lane.indexedFrom < TRIM_OFFSETS) return;
+    let start = state.startOffset;
+    for (const other of this.#topics.get(log.topicId)?.queues ?? []) {
+      const sharing = other.partition(partition.index);
+      if (sharing?.lane === lane) start = Math.min(start, sharing.state.startOffset);
+    }
+    lane.trim(start);
+  }
+
+  #limitLength({ queue, state, log }: QueuePartition): void {
+    const { overflow, 'max.messages': messagesMax, 'max.bytes': bytesMax } = queue.settings;
+    if ((messagesMax < 0 && bytesMax < 0) || overflow !== 'drop-oldest') return;
+    const { ready } = state.counts;
+    let allowed = messagesMax < 0 ? Number.POSITIVE_INFINITY : messagesMax;
+    if (bytesMax >= 0) {
+      const averageBytes = log.sizeBytes / Math.max(1, log.endOffset - log.startOffset);
+      allowed = Math.min(allowed, Math.floor(bytesMax / Math.max(1, averageBytes)));
+    }
+    if (ready > allowed) state.dropOldest(Math.min(OVERFLOW_MAX, ready - allowed));
+  }
+
+  // --- for doors ---
+
+  consumer(options: ConsumerOptions): Consumer {
+    return this.#serving.consumer(options);
+  }
+  /** An owner for `Queue.acquire`. */
+  newOwner(): OwnerId {
+    return this.#serving.nextOwner();
+  }
+  /** Reads records by offset; shared by all doors. */
+  get reader(): QueueReader {
+    return this.#parts.reader;
+  }
+
+  /** Commits what was decided so far now instead of at the end of the turn. */
+  commit(urgency: 'waited' | 'lazy'): Position {
+    return this.#serving.commit(urgency);
+  }
+  /** What `change` does to queues and `others` are one journal record; `change` must settle something. */
+  commitTogether(others: readonly CommitPart[], change: () => void): Position {
+    return this.#serving.commitTogether(others, change);
+  }
+  /** Calls back when everything decided so far is durable; commits it at the end of this turn at the latest. */
+  whenDurable(callback: () => void): void {
+    this.#serving.whenDurable(callback);
+  }
+}
+
+function isGrouped(queues: Iterable<Queue>): boolean {
+  for (const { settings } of queues) if (settings.ordered || settings.fair) return true;
+  return false;
+}
+
+function dedupBy(queues: Iterable<Queue>): 'id' | 'content' | undefined {
+  // The table allows nothing else.
+  for (const { settings } of queues)
+    if (settings['dedup.window.ms'] > 0) return settings['dedup.by'] as 'id' | 'content';
+  return undefined;
 }

@@ -16,7 +16,7 @@ import {
   type RecordInit,
 } from '../protocol/record-batch.ts';
 import type { Clock } from '../storage/clock.ts';
-import type { CommitPart, Engine, Partition, Position } from './engine.ts';
+import type { CommitPart, Engine, FileSplice, LogSlice, Partition, Position } from './engine.ts';
 
 export interface StateMachine<Event> {
   encode(event: Event, nowMs: number): RecordInit;
@@ -71,7 +71,7 @@ export class StateLog<Event> {
     let offset = this.#partition.startOffset;
     while (offset < this.#partition.highWatermark) {
       const slice = await this.#partition.read(offset, READ_BYTES, { wholeFirst: true });
-      const bytes = await collect(slice.chunks, slice.sizeBytes);
+      const bytes = await readWhole(slice);
       slice.release();
       const from = offset;
       for (
@@ -183,13 +183,14 @@ export class StateLog<Event> {
   }
 }
 
-/** All bytes of a slice in one buffer. Copy: state is decoded from it once, at start. */
-async function collect(chunks: readonly import('../protocol/bytes.ts').Payload[], sizeBytes: number): Promise<Buffer> {
+/** All bytes of a slice in one buffer. Copy: what is read so is decoded once. */
+export async function readWhole({ chunks, sizeBytes }: LogSlice): Promise<Buffer> {
   const target = Buffer.allocUnsafe(sizeBytes);
   let at = 0;
   for (const chunk of chunks) {
     if (chunk instanceof Uint8Array) target.set(chunk, at);
-    else await (chunk as import('./engine.ts').FileSplice).read(target.subarray(at, at + chunk.length), 0);
+    // What is not bytes yet is a range of a file.
+    else await (chunk as FileSplice).read(target.subarray(at, at + chunk.length), 0);
     at += chunk.length;
   }
   return target;

@@ -247,30 +247,26 @@ export class TopicRegistry {
 
   /** Declares a queue over a topic that exists, or replaces all that is declared of it. */
   declareQueue(queue: QueueDeclaration, together?: CommittedTogether): void {
-    this.#commitTogether([{ kind: 'queueDeclared', ...queue }], [], together);
+    this.#commitTogether({ kind: 'queueDeclared', ...queue }, together);
   }
 
   /** Makes a topic and declares the queue that owns it, in one commit. Throws as `create`. */
-  createQueue(
-    topic: NewTopic,
-    queue: Omit<QueueDeclaration, 'topicId' | 'isOwned'>,
-    together: (topicId: string) => CommittedTogether,
-  ): Topic {
+  createQueue(topic: NewTopic, queue: Omit<QueueDeclaration, 'topicId' | 'isOwned'>): Topic {
     this.checkName(topic.name);
     this.checkRoom(1, topic.partitionCount);
     const id = this.#newId();
     const event: MetadataEvent = { kind: 'topicCreated', ...topic, isInternal: false, id };
-    this.#commitTogether([event, { kind: 'queueDeclared', ...queue, isOwned: true, topicId: id }], [], together(id));
+    this.#log.commit([event, { kind: 'queueDeclared', ...queue, isOwned: true, topicId: id }]);
     return this.#open(event);
   }
 
   /** Ends a declared queue; its topic stays. */
   deleteQueue(name: string, together?: CommittedTogether): void {
-    this.#commitTogether([{ kind: 'queueDeleted', name }], [], together);
+    this.#commitTogether({ kind: 'queueDeleted', name }, together);
   }
 
-  #commitTogether(events: MetadataEvent[], others: CommitPart[], together: CommittedTogether): void {
-    const position = this.#log.commit(events, { others: together ? [...others, together.part] : others });
+  #commitTogether(event: MetadataEvent, together: CommittedTogether): void {
+    const position = this.#log.commit([event], { others: together ? [together.part] : [] });
     together?.committed(position);
   }
 
@@ -351,7 +347,7 @@ export class TopicRegistry {
   }
 
   #applyConfig(topic: OpenTopic): void {
-    const config = toLogConfig(topic.overrides, this.dynamicOptions.options);
+    const config = toLogConfig(topic.overrides, this.dynamicOptions.options, topic.isInternal);
     for (const partition of topic.partitions) partition.config = config;
   }
 
@@ -373,7 +369,7 @@ export class TopicRegistry {
   }
 
   #openPartitions(topic: OpenTopic, partitionCount: number): void {
-    const config = toLogConfig(topic.overrides, this.dynamicOptions.options);
+    const config = toLogConfig(topic.overrides, this.dynamicOptions.options, topic.isInternal);
     for (let index = topic.partitions.length; index < partitionCount; index++)
       topic.partitions.push(this.#engine.openPartition({ topicId: topic.id, topic: topic.name, index, config }));
     this.#version++;

@@ -135,7 +135,10 @@ function appendChecked(
     if (codec === ZSTD && call.version < ZSTD_MIN_VERSION) throw new MillraceError('UNSUPPORTED_COMPRESSION_TYPE');
     checkCompressedRecords(records, 0, broker.options['decompressed.bytes.max']);
   }
+  const intake = broker.queues.intake(partition.topicId);
+  const pending = intake?.check(partition, records, 'kafka');
   const appended = partition.append(records, options);
+  if (pending !== undefined) intake?.appended(partition, pending, appended);
   const { traffic } = broker;
   if (appended.isDuplicate) {
     traffic.duplicateBatches++;

@@ -10,6 +10,8 @@ import { FetchSessions } from '../../broker/kafka/fetch-sessions.ts';
 import { PiecePool } from '../../broker/kafka/piece-pool.ts';
 import { Metrics } from '../../broker/metrics.ts';
 import { ProducerIds } from '../../broker/producers.ts';
+import { QueueReader } from '../../broker/queue-reader.ts';
+import { QueueRegistry } from '../../broker/queues.ts';
 import type { Transport } from '../../broker/server.ts';
 import { TopicRegistry } from '../../broker/topics.ts';
 import { Reader } from '../../protocol/bytes.ts';
@@ -108,6 +110,21 @@ export async function openMemoryBroker(
   await topics.load();
   const groups = new GroupCoordinator({ engine, clock, random, options, topics });
   await groups.load();
+  const reports: string[] = [];
+  const report = (message: string, error: unknown): void => void reports.push(`${message}: ${String(error)}`);
+  const queues = new QueueRegistry({
+    engine,
+    clock,
+    options,
+    topics,
+    reader: new QueueReader({
+      openBytesMax: options['queue.open.batches.bytes'],
+      decompressedBytesMax: options['decompressed.bytes.max'],
+    }),
+    topicDeleted: (topic) => groups.topicDeleted(topic),
+    report,
+  });
+  await queues.load();
   if (durability === 'manual') engine.sync();
   const broker: Broker = {
     clock,
@@ -118,6 +135,7 @@ export async function openMemoryBroker(
     engine,
     topics,
     groups,
+    queues,
     producerIds: new ProducerIds(1),
     access: openAccess,
     traffic: noTraffic(),
@@ -126,7 +144,6 @@ export async function openMemoryBroker(
   const apiRows = apiTable(new FetchHandler(new FetchSessions(clock, random, 10)), new Metrics());
   const pieces = new PiecePool();
   const requests = new RequestBudget(options['requests.buffered.bytes.max']);
-  const reports: string[] = [];
   return {
     broker,
     engine,
@@ -139,7 +156,7 @@ export async function openMemoryBroker(
         apis: apiRows,
         pieces,
         requests,
-        report: (message, error) => reports.push(`${message}: ${String(error)}`),
+        report,
       });
       return client;
     },
