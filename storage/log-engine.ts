@@ -363,7 +363,9 @@ export class LogEngine implements LogContext {
     this.#dirty.delete(partition);
     this.#pieces.delete(partition.keyText);
     partition.wake();
-    this.writer.background(() => partition.remove());
+    // The name of its folder may be another's soon, which must not be taken for it: that it is deleted lasts as long as that.
+    const before = this.isSynced ? undefined : (): Promise<void> => this.#journal.sync();
+    this.writer.background(() => partition.remove(before));
   }
 
   #durable(position: Position): Promise<void> {

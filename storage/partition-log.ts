@@ -819,10 +819,13 @@ export class PartitionLog implements Member, WriteTarget {
     for (const resolve of waiting) resolve();
   }
 
-  /** The deletion is durable: the files go when the last write and read have ended. */
-  remove(): Promise<void> {
+  /** The deletion is durable: the files go when the last write and read have ended, after `before`. */
+  remove(before?: () => Promise<void>): Promise<void> {
     this.#isGone = true;
-    return this.#exclusive(() => this.#remove());
+    return this.#exclusive(async () => {
+      await before?.();
+      await this.#remove();
+    });
   }
 
   async #remove(): Promise<void> {
