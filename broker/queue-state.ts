@@ -831,23 +831,6 @@ export class QueueState {
     flights.shrink();
   }
 
-  /**
-   * Of these messages, those that wait (ready, delayed or blocked) are done at once: duplicates of earlier sends. Others stay
-   * as they are. Called right after the `extend` that showed them. Answers how many.
-   */
-  discard(offsets: readonly number[]): number {
-    let count = 0;
-    for (const offset of offsets) {
-      if (offset < this.#start || this.#finishBelow(offset, offset + 1, false, false) === 0) continue;
-      this.#changes.note(CHANGE.done, offset, 1, 0, 0);
-      count++;
-    }
-    if (count === 0) return 0;
-    this.#advanceStart();
-    this.#reorder();
-    return count;
-  }
-
   /** Up to `count` ready messages leave with reason `maxlen`, the next in turn first (as RabbitMQ drops from the head). Answers how many. */
   dropOldest(count: number): number {
     const order = this.#order;
