@@ -1,0 +1,61 @@
+import test from 'ava';
+import { PullDoor, PushDoor, QueueWorld, type WorldKind } from '../support/queue-world.ts';
+
+const kinds: readonly WorldKind[] = ['memory', 'embedded'];
+const values = (messages: readonly { value: string }[]): string[] => messages.map(({ value }) => value);
+
+for (const kind of kinds) {
+  test(`${kind}: what is published is pulled in order, deleted, and stays deleted over a restart`, async (t) => {
+    const world = await QueueWorld.open({ kind });
+    let queue = world.queue('orders');
+    await world.publish('orders', ['a', 'b', 'c']);
+    let door = new PullDoor(world, queue);
+    const got = await door.receive({ max: 2 });
+    t.deepEqual(values(got), ['a', 'b']);
+    await door.delete([got[0]]);
+    t.like(queue.counts(), { ready: 1, inFlight: 1 });
+    await world.restart('kill');
+    queue = world.queues.get('orders') ?? (t.fail('the queue is gone') as never);
+    t.is(queue.kind, 'owned');
+    t.like(queue.counts(), { ready: 1, inFlight: 1 });
+    door = new PullDoor(world, queue);
+    const rest = await door.receive();
+    t.deepEqual(values(rest), ['c']);
+    await door.delete(rest);
+    await world.run(30_001);
+    const again = await door.receive();
+    t.deepEqual(values(again), ['b']);
+    t.is(again[0].acquiredCount, 2);
+    await door.delete(again);
+    await world.close();
+  });
+
+  test(`${kind}: push with credit: prefetch bounds what arrives, acks refill it, a broken connection gives back`, async (t) => {
+    const world = await QueueWorld.open({ kind });
+    const queue = world.queue('work');
+    const first = new PushDoor(world, queue, { prefetch: 2 });
+    await world.publish('work', ['1', '2', '3', '4', '5']);
+    await world.run(20);
+    t.deepEqual(values(first.arrived), ['1', '2']);
+    first.ack(first.arrived[0]);
+    await world.run(20);
+    t.deepEqual(values(first.arrived), ['1', '2', '3']);
+    first.drop();
+    const second = new PushDoor(world, queue, { prefetch: 10 });
+    await world.run(20);
+    t.deepEqual(values(second.arrived), ['2', '3', '4', '5']);
+    t.deepEqual(
+      second.arrived.map(({ acquiredCount, failedCount }) => [acquiredCount, failedCount]),
+      [
+        [2, 1],
+        [2, 1],
+        [1, 0],
+        [1, 0],
+      ],
+    );
+    second.ackAll();
+    await world.durable();
+    t.deepEqual(queue.counts(), { ready: 0, inFlight: 0, delayed: 0, blocked: 0 });
+    await world.close();
+  });
+}

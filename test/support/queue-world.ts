@@ -1,0 +1,372 @@
+/**
+ * Queues without a protocol: a registry on the engine in memory, or on the real one over a simulated disk, which can be
+ * stopped, killed and cut from its power; and two doors in the two shapes that doors have, pull and push with credit.
+ */
+import type { Options } from '../../broker/config.ts';
+import { resolveOptions } from '../../broker/config.ts';
+import { openEmbeddedEngine, type EmbeddedEngine } from '../../broker/embedded-engine.ts';
+import type { Engine } from '../../broker/engine.ts';
+import type { Acquisition, QueueDoor } from '../../broker/queue.ts';
+import type { Consumer } from '../../broker/queue-consumer.ts';
+import { type QueuedRecord, QueueReader } from '../../broker/queue-reader.ts';
+import { type Queue, QueueRegistry } from '../../broker/queues.ts';
+import { TopicRegistry } from '../../broker/topics.ts';
+import { buildBatch, type RecordInit } from '../../protocol/record-batch.ts';
+import { MemoryEngine } from './memory-engine.ts';
+import { SimClock } from './sim-clock.ts';
+import { SimDisk } from './sim-disk.ts';
+import { type CutOptions, SimImage } from './sim-image.ts';
+import { SimRandom } from './sim-random.ts';
+
+export type WorldKind = 'memory' | 'embedded';
+export type WorldEnd = 'stop' | 'kill' | CutOptions;
+export type Publishable =
+  | string
+  | Partial<RecordInit>
+  | { value: string; headers?: Record<string, string>; key?: string };
+
+export interface WorldOptions {
+  kind?: WorldKind;
+  options?: Readonly<Record<string, string | number | boolean>>;
+  seed?: number;
+}
+
+export class QueueWorld {
+  readonly kind: WorldKind;
+  readonly clock = new SimClock();
+  readonly options: Options;
+  readonly random: SimRandom;
+  /** What the operator was told. */
+  readonly reports: string[] = [];
+  engine!: Engine;
+  topics!: TopicRegistry;
+  queues!: QueueRegistry;
+  disk: SimDisk | undefined;
+  #image = new SimImage();
+  #memory: MemoryEngine | undefined;
+  #deleted: string[] = [];
+
+  private constructor({ kind = 'memory', options = {}, seed = 1 }: WorldOptions) {
+    this.kind = kind;
+    this.random = new SimRandom(seed);
+    this.options = resolveOptions(options);
+  }
+
+  static async open(options: WorldOptions = {}): Promise<QueueWorld> {
+    const world = new QueueWorld(options);
+    await world.start();
+    return world;
+  }
+
+  /** Names of topics that went with their queue. */
+  get deletedTopics(): readonly string[] {
+    return this.#deleted;
+  }
+
+  async start(): Promise<void> {
+    await this.clock.settle(this.#start());
+  }
+  async #start(): Promise<void> {
+    const { clock, random, options } = this;
+    if (this.kind === 'memory') {
+      this.#memory = this.#memory?.restart() ?? new MemoryEngine({ clock });
+      this.engine = this.#memory;
+    } else {
+      this.disk = new SimDisk({ image: this.#image, clock });
+      const warn = (line: string): void => void this.reports.push(line);
+      this.engine = await openEmbeddedEngine({ disk: this.disk, clock, random, dataDir: 'data', options, warn });
+    }
+    this.topics = new TopicRegistry({ engine: this.engine, clock, random, options });
+    await this.topics.load();
+    this.queues = new QueueRegistry({
+      engine: this.engine,
+      clock,
+      options,
+      topics: this.topics,
+      reader: new QueueReader({
+        openBytesMax: options['queue.open.batches.bytes'],
+        decompressedBytesMax: options['decompressed.bytes.max'],
+      }),
+      topicDeleted: (topic) => void this.#deleted.push(topic.name),
+      report: (message, error) => void this.reports.push(`${message}: ${String(error)}`),
+    });
+    await this.queues.load();
+    await this.engine.discardUnopened();
+  }
+
+  /** Ends and starts again; answers when the queues are back. */
+  async restart(end: WorldEnd = 'stop'): Promise<void> {
+    this.queues.close();
+    if (this.disk !== undefined) {
+      if (end === 'stop') {
+        await this.clock.settle((this.engine as EmbeddedEngine).close());
+        this.disk.stop();
+        this.#image = this.disk.image();
+      } else {
+        this.disk.stop();
+        const image = this.disk.image();
+        this.#image = end === 'kill' ? image.afterKill(this.random) : image.afterPowerCut(this.random, end);
+      }
+    }
+    await this.start();
+    await this.run(1);
+  }
+
+  async close(): Promise<void> {
+    this.queues.close();
+    if (this.kind === 'embedded') await this.clock.settle((this.engine as EmbeddedEngine).close());
+  }
+
+  /** Lets everything happen that happens within so many milliseconds. */
+  async run(ms = 0): Promise<void> {
+    await this.clock.advance(ms);
+  }
+
+  /** Everything decided so far is durable. */
+  async durable(): Promise<void> {
+    await this.clock.settle(new Promise<void>((resolve) => this.queues.whenDurable(resolve)));
+  }
+
+  topic(name: string, partitionCount = 1) {
+    return this.topics.create({ name, partitionCount, overrides: new Map() });
+  }
+
+  /** An owned queue. */
+  queue(name: string, settings: Record<string, string | number | boolean> = {}): Queue {
+    const text = new Map(Object.entries(settings).map(([setting, value]) => [setting, String(value)]));
+    return this.queues.declare({ name, kind: 'owned', settings: text, family: 'millrace' });
+  }
+
+  /** One batch, durable. Answers its base offset. */
+  async publish(topicName: string, messages: readonly Publishable[], partitionIndex = 0): Promise<number> {
+    const appended = this.append(topicName, messages, partitionIndex);
+    await this.clock.settle(new Promise<void>((resolve) => this.engine.whenDurable(appended.position, resolve)));
+    return appended.baseOffset;
+  }
+
+  /** As `publish`, without waiting. */
+  append(topicName: string, messages: readonly Publishable[], partitionIndex = 0) {
+    const topic = this.topics.get(topicName);
+    if (topic === undefined) throw new Error(`no topic ${topicName}`);
+    const partition = topic.partitions[partitionIndex];
+    const records = messages.map((message) => recordOf(message, this.clock.now()));
+    const batch = buildBatch(records);
+    const intake = this.queues.intake(topic.id);
+    const pending = intake?.check(partition, batch, 'kafka');
+    const appended = partition.append(batch, { origin: 'client', urgency: 'waited' });
+    if (pending !== undefined) intake?.appended(partition, pending, appended);
+    return appended;
+  }
+}
+
+function recordOf(message: Publishable, timestamp: number): RecordInit {
+  if (typeof message === 'string') return { key: null, value: Buffer.from(message), timestamp };
+  const { key, value, headers } = message as { key?: string; value?: string; headers?: Record<string, string> };
+  return {
+    key: key === undefined ? null : Buffer.from(key),
+    value: value === undefined ? null : Buffer.from(value),
+    headers: Object.entries(headers ?? {}).map(([name, text]) => ({ key: name, value: Buffer.from(text) })),
+    timestamp,
+  };
+}
+
+/** One message as a door hands it out. */
+export interface Delivered {
+  readonly value: string;
+  readonly partition: number;
+  readonly offset: number;
+  readonly acquiredCount: number;
+  readonly failedCount: number;
+  readonly epoch: number;
+  readonly record: QueuedRecord;
+}
+
+async function read(world: QueueWorld, queue: Queue, { partition, runs }: Acquisition): Promise<Delivered[]> {
+  const log = queue.topic.partitions[partition];
+  const { records } = await world.queues.reader.records(log, runs);
+  const state = queue.partition(partition)?.state;
+  return records.map((record) => {
+    const run = runs.find(({ firstOffset, lastOffset }) => firstOffset <= record.offset && record.offset <= lastOffset);
+    return {
+      value: record.value?.toString() ?? '',
+      partition,
+      offset: record.offset,
+      acquiredCount: run?.acquiredCount ?? 0,
+      failedCount: run?.failedCount ?? 0,
+      epoch: state?.epochOf(record.offset) ?? 0,
+      record,
+    };
+  });
+}
+
+/** In the order of the acquisition, which priority and fairness decide. */
+function ordered(messages: readonly Delivered[], { runs }: Acquisition): Delivered[] {
+  const byOffset = new Map(messages.map((message) => [message.offset, message]));
+  const result: Delivered[] = [];
+  for (const { firstOffset, lastOffset } of runs) {
+    for (let offset = firstOffset; offset <= lastOffset; offset++) {
+      const message = byOffset.get(offset);
+      if (message !== undefined) result.push(message);
+    }
+  }
+  return result;
+}
+
+/** Pull: each receive takes a batch with a deadline, and what it took is settled by handle, by whoever has it. */
+export class PullDoor {
+  readonly #world: QueueWorld;
+  readonly #queue: Queue;
+  readonly door: QueueDoor;
+
+  constructor(world: QueueWorld, queue: Queue, door: QueueDoor = 'sqs') {
+    this.#world = world;
+    this.#queue = queue;
+    this.door = door;
+  }
+
+  /** Waits up to `waitMs` for the first message. What it answers is durable. */
+  async receive({ max = 10, waitMs = 0, lockMs = 30_000 } = {}): Promise<Delivered[]> {
+    return this.#world.clock.settle(this.receiving({ max, waitMs, lockMs }));
+  }
+  receiving({ max = 10, waitMs = 0, lockMs = 30_000 }): Promise<Delivered[]> {
+    const { clock, queues } = this.#world;
+    return new Promise((resolve, reject) => {
+      const got: Promise<Delivered[]>[] = [];
+      const answer = (): void => {
+        timer.cancel();
+        consumer.leave(this.#queue);
+        queues.whenDurable(() => {
+          Promise.all(got).then((parts) => resolve(parts.flat()), reject);
+        });
+      };
+      const consumer = queues.consumer({
+        door: this.door,
+        lockMs,
+        isBoundToConnection: false,
+        onAcquired: (queue, acquisition) => {
+          const records = read(this.#world, queue, acquisition).then((messages) => ordered(messages, acquisition));
+          got.push(records);
+        },
+        onServed: answer,
+        onLeft: answer,
+      });
+      const timer = clock.after(Math.max(1, waitMs), answer);
+      consumer.join(this.#queue);
+      consumer.want({ messages: max, isOnce: true });
+    });
+  }
+
+  /** DeleteMessage: the handle is good as long as the message was not handed out or replayed since. */
+  async delete(messages: readonly Delivered[]): Promise<void> {
+    for (const { partition, offset } of messages) {
+      this.#check(messages);
+      this.#queue.settle('any', partition, [{ firstOffset: offset, lastOffset: offset, kind: 'accept' }]);
+    }
+    await this.#world.durable();
+  }
+
+  /** ChangeMessageVisibility; 0 gives it back. */
+  async change(messages: readonly Delivered[], lockMs: number): Promise<void> {
+    const untilMs = this.#world.clock.now() + lockMs;
+    for (const { partition, offset } of messages) {
+      const one = { firstOffset: offset, lastOffset: offset };
+      this.#queue.settle('any', partition, [
+        lockMs === 0 ? { ...one, kind: 'release', isFailure: false } : { ...one, kind: 'renew', untilMs },
+      ]);
+    }
+    await this.#world.durable();
+  }
+
+  #check(messages: readonly Delivered[]): void {
+    for (const { partition, offset, epoch } of messages) {
+      const state = this.#queue.partition(partition)?.state;
+      if (state === undefined || state.epochOf(offset) !== epoch) throw new Error(`the handle of ${offset} is void`);
+    }
+  }
+}
+
+/** Push: messages arrive while there is credit; tags are settled one by one; the connection may break. */
+export class PushDoor {
+  readonly #world: QueueWorld;
+  readonly #queue: Queue;
+  readonly consumer: Consumer;
+  readonly #prefetch: number;
+  /** Arrived, durable, in order. */
+  readonly arrived: Delivered[] = [];
+  readonly #unsettled = new Map<number, Delivered>();
+  #pending = 0;
+  isEnded = false;
+
+  constructor(
+    world: QueueWorld,
+    queue: Queue,
+    {
+      prefetch = 10,
+      priority = 0,
+      isExclusive = false,
+    }: { prefetch?: number; priority?: number; isExclusive?: boolean } = {},
+  ) {
+    this.#world = world;
+    this.#queue = queue;
+    this.#prefetch = prefetch;
+    this.consumer = world.queues.consumer({
+      door: 'amqp',
+      lockMs: 'connection',
+      priority,
+      isExclusive,
+      onAcquired: (from, acquisition) => this.#acquired(from, acquisition),
+      onLeft: () => {
+        this.isEnded = true;
+      },
+    });
+    this.consumer.join(queue);
+    this.consumer.want({ messages: prefetch });
+  }
+
+  get unsettled(): number {
+    return this.#unsettled.size;
+  }
+
+  #acquired(queue: Queue, acquisition: Acquisition): void {
+    this.#pending += acquisition.messageCount;
+    const reading = read(this.#world, queue, acquisition);
+    this.#world.queues.whenDurable(() => {
+      reading.then(
+        (messages) => {
+          this.#pending -= acquisition.messageCount;
+          for (const message of ordered(messages, acquisition)) {
+            this.arrived.push(message);
+            this.#unsettled.set(message.offset, message);
+          }
+        },
+        (error: unknown) => void this.#world.reports.push(String(error)),
+      );
+    });
+  }
+
+  /** The values that arrived since the last look. */
+  take(): string[] {
+    return this.arrived.splice(0).map(({ value }) => value);
+  }
+
+  #settle(message: Delivered, kind: 'accept' | 'release' | 'reject', isFailure = true): void {
+    const one = { firstOffset: message.offset, lastOffset: message.offset };
+    this.#queue.settle(this.consumer, message.partition, [{ ...one, kind, isFailure }]);
+    this.#unsettled.delete(message.offset);
+    this.consumer.want({ messages: this.#prefetch - this.#unsettled.size - this.#pending });
+  }
+  ack(message: Delivered): void {
+    this.#settle(message, 'accept');
+  }
+  nack(message: Delivered, { requeue }: { requeue: boolean }): void {
+    this.#settle(message, requeue ? 'release' : 'reject');
+  }
+  ackAll(): void {
+    for (const message of [...this.#unsettled.values()]) this.ack(message);
+  }
+  /** The connection is gone. */
+  drop(): void {
+    this.consumer.close({ isFailure: true });
+    this.isEnded = true;
+  }
+}
