@@ -22,10 +22,10 @@ export class ArrivalTimes {
     return low === 0 ? undefined : this.#times[low - 1];
   }
 
-  /** Forgets what is below `offset` and older than `beforeMs`. */
-  trim(offset: number, beforeMs: number): void {
+  /** Forgets what is below `offset`, in larger pieces. */
+  trim(offset: number): void {
     let gone = 0;
-    while (gone + 1 < this.#offsets.length && this.#offsets[gone + 1] <= offset && this.#times[gone] < beforeMs) gone++;
+    while (gone + 1 < this.#offsets.length && this.#offsets[gone + 1] <= offset) gone++;
     if (gone * 2 < this.#offsets.length && gone < 1000) return;
     this.#offsets.splice(0, gone);
     this.#times.splice(0, gone);

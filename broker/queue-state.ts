@@ -258,10 +258,8 @@ export class QueueState {
     const old = this.#settings;
     this.#settings = settings;
     this.#readLimits();
-    if (settings.ttlMs >= 0 && old.ttlMs < 0) {
-      this.#arrivals.clear();
-      this.#arrivals.add(this.#start, nowMs);
-    }
+    if (settings.ttlMs < 0) this.#arrivals.clear();
+    else if (old.ttlMs < 0) this.#arrivals.add(this.#start, nowMs);
     this.#reorder();
   }
 
@@ -281,9 +279,9 @@ export class QueueState {
     if (endOffset <= from) return;
     this.#end = endOffset;
     const { ttlMs, delayMs } = this.#settings;
-    if (ttlMs >= 0 || delayMs > 0) {
+    if (ttlMs >= 0) {
+      this.#arrivals.trim(this.#start);
       this.#arrivals.add(from, appendedMs);
-      this.#arrivals.trim(this.#start, nowMs - delayMs);
     }
     this.#delayRange(from, endOffset, delayMs > 0 ? appendedMs + delayMs : 0, nowMs);
     const hasRows = from < this.#recoveredEnd;
@@ -292,21 +290,27 @@ export class QueueState {
     if (hasRows) this.#advanceStart();
   }
 
-  /** Fresh messages that are not due are delayed. `defaultDueMs`: for those that say nothing of it themselves. */
+  /** Fresh messages that are not due are delayed. `defaultDueMs`: for those that say nothing of it themselves and were not replayed. */
   #delayRange(from: number, endOffset: number, defaultDueMs: number, nowMs: number): void {
     const attributes = this.#attributes;
-    const hasDefault = defaultDueMs > nowMs;
-    let offset = from;
-    for (let entry = attributes.firstFrom(from); entry >= 0; entry = attributes.following(entry)) {
-      const at = attributes.offsetAt(entry);
-      if (at >= endOffset) break;
-      if (hasDefault) while (offset < at) this.#delay(offset++, defaultDueMs);
-      const ownMs = attributes.notBeforeAt(entry);
-      const dueMs = ownMs > 0 ? ownMs : defaultDueMs;
-      if (dueMs > nowMs) this.#delay(at, dueMs);
-      offset = at + 1;
+    if (defaultDueMs > nowMs) {
+      for (let offset = from; offset < endOffset; offset++) {
+        if (this.#ownNotBeforeMs(offset) === 0 && this.#epochs.find(offset) === undefined) {
+          this.#delay(offset, defaultDueMs);
+        }
+      }
     }
-    if (hasDefault) while (offset < endOffset) this.#delay(offset++, defaultDueMs);
+    for (let entry = attributes.firstFrom(from); entry >= 0; entry = attributes.following(entry)) {
+      const offset = attributes.offsetAt(entry);
+      if (offset >= endOffset) break;
+      const dueMs = attributes.notBeforeAt(entry);
+      if (dueMs > nowMs) this.#delay(offset, dueMs);
+    }
+  }
+
+  #ownNotBeforeMs(offset: number): number {
+    const entry = this.#attributes.find(offset);
+    return entry < 0 ? 0 : this.#attributes.notBeforeAt(entry);
   }
 
   #delay(offset: number, dueMs: number): void {
@@ -893,9 +897,9 @@ export class QueueState {
   }
 
   /**
-   * Makes finished messages available again, as if never handed out: the queue's TTL from now (their own is over), epoch raised.
-   * What waits, is in flight or leaving stays as it is, but takes part in the new epoch and TTL. A delay that has
-   * not ended yet still holds. `firstOffset` may be below the start; then `attributes` is an index that
+   * Makes finished messages available again, as if never handed out. What waits, is in flight or leaving stays as it is. The
+   * whole range gets a new epoch, the queue's TTL from now (instead of their own), and the queue's delay ends; a
+   * not-before of their own still holds. `firstOffset` may be below the start; then `attributes` is an index that
    * reaches down to it (default: the one there is). Answers how many came back; if none, nothing changes.
    */
   replay(firstOffset: number, lastOffset: number, nowMs: number, attributes?: AttributeIndex): number {
@@ -921,17 +925,17 @@ export class QueueState {
 
   #revive(first: number, end: number, nowMs: number): void {
     const states = this.#states;
-    const { delayMs } = this.#settings;
     for (let offset = states.next(DONE, first, end); offset < end; ) {
       const runEnd = states.nextNot(DONE, offset, end);
       states.setRange(offset, runEnd, FRESH);
-      if (delayMs > 0) {
-        for (let at = offset; at < runEnd; at++) {
-          const arrivedMs = this.#arrivals.at(at);
-          this.#delayRange(at, at + 1, arrivedMs === undefined ? 0 : arrivedMs + delayMs, nowMs);
-        }
-      } else this.#delayRange(offset, runEnd, 0, nowMs);
+      this.#delayRange(offset, runEnd, 0, nowMs);
       offset = states.next(DONE, runEnd, end);
+    }
+    if (this.#delayedCount === 0) return;
+    for (let at = states.next(DELAYED, first, end); at < end; at = states.next(DELAYED, at + 1, end)) {
+      if (this.#ownNotBeforeMs(at) > 0) continue;
+      states.set(at, FRESH);
+      this.#delayedCount--;
     }
   }
 
