@@ -26,8 +26,8 @@ export interface DeadLetterParts {
   isLive(topic: Topic): boolean;
   commitTogether(others: readonly CommitPart[], change: () => void): void;
   changed(partition: QueuePartition): void;
-  /** A batch of the broker's own is about to be appended to a partition, where it ends now. */
-  appending(partition: Partition, batch: Buffer): void;
+  /** Batches of the broker's own are about to be appended. */
+  appending(appends: readonly { readonly partition: Partition; readonly batch: Buffer }[]): void;
   report(message: string, error: unknown): void;
 }
 
@@ -142,12 +142,11 @@ export class DeadLetters {
       this.#parts.changed(partition);
       return;
     }
-    const parts: CommitPart[] = [];
-    for (const { target, records } of letters.values()) {
-      parts.push({ kind: 'append', partition: target, batch: buildBatch(records) });
-    }
+    const parts = [...letters.values()].map(({ target, records }) => {
+      return { kind: 'append' as const, partition: target, batch: buildBatch(records) };
+    });
     this.#parts.commitTogether(parts, () => {
-      for (const part of parts) if (part.kind === 'append') this.#parts.appending(part.partition, part.batch);
+      this.#parts.appending(parts);
       state.left(offsets);
       this.#parts.changed(partition);
     });

@@ -189,6 +189,14 @@ export class Queue {
     for (const partition of this.#partitions) this.#host.serving.release(partition, owner, isFailure);
   }
 
+  /** Of these messages, those that wait are finished: they were moved or are duplicates. Answers how many. */
+  discard(index: number, offsets: readonly number[]): number {
+    const partition = this.#known(index);
+    const count = partition.state.discard(offsets);
+    if (count > 0) this.#host.serving.change(partition);
+    return count;
+  }
+
   /** Everything that waits (with `isInFlightToo` also what is in flight) is finished. Answers how many messages. */
   purge(options: { isInFlightToo?: boolean; untilOffset?: number } = {}): number {
     const { isInFlightToo = false, untilOffset } = options;

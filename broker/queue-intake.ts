@@ -73,9 +73,9 @@ export class QueueIntake {
     this.#seen(partition, pending, appended.baseOffset);
   }
 
-  /** As both, for a batch of the broker's own that is about to be appended where the partition ends now. */
-  appending(partition: Partition, batch: Buffer): void {
-    this.#seen(partition, this.check(partition, batch, 'broker'), partition.endOffset);
+  /** As both, for a batch of the broker's own that is about to be appended; default: where the partition ends now. */
+  appending(partition: Partition, batch: Buffer, baseOffset: number = partition.endOffset): void {
+    this.#seen(partition, this.check(partition, batch, 'broker'), baseOffset);
   }
 
   /** Where a message with this id was sent first, within the window of a queue. */

@@ -8,6 +8,7 @@
  * those of topics.
  */
 import { MillraceError } from '../protocol/errors.ts';
+import { batchRecordCount } from '../protocol/record-batch.ts';
 import type { Clock } from '../storage/clock.ts';
 import type { Options } from './config.ts';
 import { DeadLetters } from './dead-letters.ts';
@@ -138,7 +139,7 @@ export class QueueRegistry {
       isLive: (topic) => topics.getById(topic.id) !== undefined,
       commitTogether: (others, change) => this.#serving.commitTogether(others, change),
       changed: (partition) => this.#serving.change(partition),
-      appending: (partition, batch) => this.intake(partition.topicId)?.appending(partition, batch),
+      appending: (appends) => this.appending(appends),
       report: parts.report,
     });
     this.#host = {
@@ -810,6 +811,16 @@ export class QueueRegistry {
   /** What appends to this topic go through; undefined: no queue is declared on it. */
   intake(topicId: string): QueueIntake | undefined {
     return this.#topics.get(topicId)?.intake;
+  }
+
+  /** Batches of the broker's own are about to be appended in this order: dead letters and other moves. */
+  appending(appends: readonly { readonly partition: Partition; readonly batch: Buffer }[]): void {
+    const ends = new Map<Partition, number>();
+    for (const { partition, batch } of appends) {
+      const baseOffset = ends.get(partition) ?? partition.endOffset;
+      ends.set(partition, baseOffset + batchRecordCount(batch, 0));
+      this.intake(partition.topicId)?.appending(partition, batch, baseOffset);
+    }
   }
 
   // --- after every change of a state, before its commit ---
