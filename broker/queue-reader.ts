@@ -123,6 +123,26 @@ export class QueueReader {
     }
   }
 
+  /** Last offset of the batch that holds `offset`, if that is known without reading a file; else `offset` itself. */
+  batchEnd(partition: Partition, offset: number): number {
+    const open = this.#open.find(partition, offset);
+    if (open !== undefined) return open.lastOffset;
+    if (offset < partition.startOffset || offset >= partition.highWatermark) return offset;
+    const slice = partition.read(offset, 1, { wholeFirst: true });
+    if (slice instanceof Promise) {
+      // A file that cannot be read is fenced, and whoever reads its records is told.
+      slice.then(
+        (found) => found.release(),
+        () => {},
+      );
+      return offset;
+    }
+    const [chunk] = slice.chunks;
+    const lastOffset = Buffer.isBuffer(chunk) ? batchLastOffset(chunk, 0) : offset;
+    slice.release();
+    return Math.max(offset, lastOffset);
+  }
+
   /** Forgets what is open of a partition that is deleted. */
   forget(partition: Partition): void {
     this.#open.forget(partition);
