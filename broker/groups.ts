@@ -240,6 +240,19 @@ export class GroupCoordinator {
     return this.#within(group, () => group.leave(memberId));
   }
 
+  /**
+   * The share group of this id without members, for administrators who move its offsets; as with Kafka it is there from
+   * then on if it was not before. NON_EMPTY_GROUP, GROUP_ID_NOT_FOUND (another kind of group), INVALID_GROUP_ID.
+   */
+  foundShareGroup(groupId: string): void {
+    if (groupId === '') throw new MillraceError('INVALID_GROUP_ID', 'The group id is invalid.');
+    const group = this.#shareGroup(groupId, true, 'Share group');
+    this.#within(group, () => {
+      if (!group.isVacant) throw new MillraceError('NON_EMPTY_GROUP', 'The group is not empty.');
+      group.found();
+    });
+  }
+
   #shareGroup(groupId: string, isJoining: boolean, subject: string): ShareGroup {
     const group = this.#store.get(groupId);
     if (group?.type === 'share') return group;

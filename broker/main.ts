@@ -27,6 +27,7 @@ import { endStalled } from './kafka/stalled-readers.ts';
 import { Metrics } from './metrics.ts';
 import { observeBroker } from './observe.ts';
 import { ProducerIds } from './producers.ts';
+import { ShareSessions } from './kafka/share-sessions.ts';
 import { QueueReader } from './queue-reader.ts';
 import { QueueRegistry } from './queues.ts';
 import { type Accept, type Listening, listen } from './server.ts';
@@ -117,18 +118,26 @@ export async function openBroker({
   });
   const topics = new TopicRegistry({ engine, clock, random, options });
   await topics.load();
-  const groups = new GroupCoordinator({ engine, clock, random, options, topics });
+  const groups = new GroupCoordinator({
+    engine,
+    clock,
+    random,
+    options,
+    topics,
+    onShareGroupDeleted: (group) => queues.groupDeleted(group),
+  });
   await groups.load();
   const report = (message: string, error: unknown): void => log(`${message}: ${inspect(error)}`);
+  const queueReader = new QueueReader({
+    openBytesMax: options['queue.open.batches.bytes'],
+    decompressedBytesMax: options['decompressed.bytes.max'],
+  });
   const queues = new QueueRegistry({
     engine,
     clock,
     options,
     topics,
-    reader: new QueueReader({
-      openBytesMax: options['queue.open.batches.bytes'],
-      decompressedBytesMax: options['decompressed.bytes.max'],
-    }),
+    reader: queueReader,
     topicDeleted: (topic) => groups.topicDeleted(topic),
     report,
   });
@@ -144,6 +153,7 @@ export async function openBroker({
     topics,
     groups,
     queues,
+    queueReader,
     producerIds: new ProducerIds(engine.leaderEpoch),
     access: openAccess,
     traffic: noTraffic(),
@@ -152,7 +162,7 @@ export async function openBroker({
   const fetch = new FetchHandler(
     new FetchSessions(clock, random, options['fetch.sessions.max'], options['fetch.sessions.partitions.max']),
   );
-  const apis = apiTable(fetch, metrics);
+  const apis = apiTable({ fetch, shareSessions: new ShareSessions(broker) }, metrics);
   const pieces = new PiecePool();
   const requests = new RequestBudget(options['requests.buffered.bytes.max']);
   const connections = new Set<KafkaConnection>();

@@ -462,6 +462,11 @@ export class QueueRegistry {
     this.#end(queue);
   }
 
+  /** A share group was deleted: so is what was kept of it. Declared queues stay. */
+  groupDeleted(group: string): void {
+    for (const queue of [...(this.#plain.get(group)?.values() ?? [])]) this.delete(queue);
+  }
+
   #entriesOf(queue: Queue): LogEntry<LoggedState>[] {
     const entries: LogEntry<LoggedState>[] = queue.partitions().map(({ entry }) => entry);
     const window = this.#topics.get(queue.topic.id)?.windows.get(queue.name)?.entry;

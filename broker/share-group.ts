@@ -10,7 +10,7 @@
  * Always true: everything that outlives a restart changes by events alone, in `apply`. Refusals are thrown as
  * `MillraceError` before anything is decided.
  */
-import { type ErrorCode, MillraceError } from '../protocol/errors.ts';
+import { MillraceError } from '../protocol/errors.ts';
 import type { Options } from './config.ts';
 import type { Partitions } from './consumer-assignors.ts';
 import { isSameNames } from './consumer-member.ts';
@@ -174,6 +174,11 @@ export class ShareGroup {
     };
   }
 
+  /** Makes an empty group one that is remembered. */
+  found(): void {
+    if (this.#epoch === 0) this.#host.commit([this.#epochEvent(1, 0)]);
+  }
+
   /** Its goodbye. Throws what the answer says. */
   leave(memberId: string): ShareHeartbeatAnswer {
     const member = this.#members.get(memberId);
@@ -181,9 +186,6 @@ export class ShareGroup {
     this.#remove([member]);
     return { memberId, memberEpoch: SHARE_LEAVE_EPOCH, heartbeatIntervalMs: 0, assignment: null };
   }
-
-  /** LeaveGroup, OffsetCommit and the like know nothing of members of share groups. */
-  readonly commitRefusal: ErrorCode = 'GROUP_ID_NOT_FOUND';
 
   /** After a restart: sessions start anew. */
   restartSessions(now: Instant): void {

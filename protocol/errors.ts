@@ -118,6 +118,9 @@ export const errors = {
   UNKNOWN_SUBSCRIPTION_ID: row(117, false, 'The client metrics subscription is not known.'),
   TELEMETRY_TOO_LARGE: row(118, false, 'The client metrics are too large.'),
   INVALID_RECORD_STATE: row(121, false, 'The message is not in flight for this consumer.'),
+  SHARE_SESSION_NOT_FOUND: row(122, true, 'The share session is not open; open another.'),
+  INVALID_SHARE_SESSION_EPOCH: row(123, true, 'The share session is at another epoch; open another.'),
+  SHARE_SESSION_LIMIT_REACHED: row(133, true, 'There are as many share sessions as there may be.'),
   INVALID_REGULAR_EXPRESSION: row(128, false, 'The regular expression of the subscription is not allowed.'),
   REBOOTSTRAP_REQUIRED: row(
     129,
@@ -126,6 +129,7 @@ export const errors = {
   ),
   QUEUE_NOT_FOUND: row(69, false, 'There is no such queue.'),
   QUEUE_DIFFERS: row(42, false, 'A queue of this name exists with other settings.'),
+  QUEUE_IN_USE: row(23, false, 'Another consumer has the queue for itself.'),
   /** Not on any wire: the process refuses to start. */
   DATA_DIR_LOCKED: row(-1, false, 'Another process uses the data folder.'),
   DATA_DIR_FORMAT: row(-1, false, 'The data folder was written by a version that this one cannot read.'),

@@ -26,7 +26,11 @@ import {
 } from './groups.ts';
 import { deleteRecords, describeLogDirs, listPartitionReassignments, offsetForLeaderEpoch } from './log-admin.ts';
 import { describeCluster, describeTopicPartitions, metadata } from './metadata.ts';
+import { shareAcknowledge } from './share-acknowledge.ts';
+import { shareFetch } from './share-fetch.ts';
 import { shareGroupDescribe, shareGroupHeartbeat } from './share-groups.ts';
+import { alterShareGroupOffsets, deleteShareGroupOffsets, describeShareGroupOffsets } from './share-offsets.ts';
+import type { ShareSessions } from './share-sessions.ts';
 import { createPartitions, createTopics, deleteTopics } from './topic-admin.ts';
 import { listOffsets } from './list-offsets.ts';
 import { initProducerId, produce } from './produce.ts';
@@ -54,11 +58,20 @@ export interface ApiRow {
   observe(durationMs: number): void;
 }
 
-/** Features that are served (KIP-584): `group.version` 1 is the consumer group protocol (KIP-848). */
+/**
+ * Features that are served (KIP-584): `group.version` 1 is the consumer group protocol (KIP-848), `share.version` 1 are
+ * share groups (KIP-932), 2 their dead letters (KIP-1191).
+ */
 const FEATURES: Pick<ApiVersionsResponseInit, 'supportedFeatures' | 'finalizedFeatures' | 'finalizedFeaturesEpoch'> = {
-  supportedFeatures: [{ name: 'group.version', minVersion: 0, maxVersion: 1 }],
+  supportedFeatures: [
+    { name: 'group.version', minVersion: 0, maxVersion: 1 },
+    { name: 'share.version', minVersion: 0, maxVersion: 2 },
+  ],
   finalizedFeaturesEpoch: 1,
-  finalizedFeatures: [{ name: 'group.version', maxVersionLevel: 1, minVersionLevel: 1 }],
+  finalizedFeatures: [
+    { name: 'group.version', maxVersionLevel: 1, minVersionLevel: 1 },
+    { name: 'share.version', maxVersionLevel: 2, minVersionLevel: 2 },
+  ],
 };
 
 export type ApiTable = ReadonlyMap<number, ApiRow>;
@@ -66,7 +79,13 @@ export type ApiTable = ReadonlyMap<number, ApiRow>;
 /** Software names and versions that ApiVersions accepts (KIP-511). */
 const SOFTWARE = /^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$/;
 
-export function apiTable(fetch: FetchHandler, metrics: Metrics): ApiTable {
+/** Handlers with a memory of their own. */
+export interface Handlers {
+  readonly fetch: FetchHandler;
+  readonly shareSessions: ShareSessions;
+}
+
+export function apiTable({ fetch, shareSessions }: Handlers, metrics: Metrics): ApiTable {
   const rows = new Map<number, ApiRow>();
   function serve<Request, Response>(
     api: Codec<Request, Response>,
@@ -121,6 +140,11 @@ export function apiTable(fetch: FetchHandler, metrics: Metrics): ApiTable {
   serve(apis.ConsumerGroupDescribe, consumerGroupDescribe);
   serve(apis.ShareGroupHeartbeat, shareGroupHeartbeat);
   serve(apis.ShareGroupDescribe, shareGroupDescribe);
+  serve(apis.ShareFetch, (broker, call) => shareFetch(broker, call, shareSessions));
+  serve(apis.ShareAcknowledge, (broker, call) => shareAcknowledge(broker, call, shareSessions));
+  serve(apis.DescribeShareGroupOffsets, describeShareGroupOffsets);
+  serve(apis.AlterShareGroupOffsets, alterShareGroupOffsets);
+  serve(apis.DeleteShareGroupOffsets, deleteShareGroupOffsets);
   serve(apis.OffsetCommit, offsetCommit);
   serve(apis.OffsetFetch, offsetFetch);
   serve(apis.OffsetDelete, offsetDelete);

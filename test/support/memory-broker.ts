@@ -10,6 +10,7 @@ import { FetchSessions } from '../../broker/kafka/fetch-sessions.ts';
 import { PiecePool } from '../../broker/kafka/piece-pool.ts';
 import { Metrics } from '../../broker/metrics.ts';
 import { ProducerIds } from '../../broker/producers.ts';
+import { ShareSessions } from '../../broker/kafka/share-sessions.ts';
 import { QueueReader } from '../../broker/queue-reader.ts';
 import { QueueRegistry } from '../../broker/queues.ts';
 import type { Transport } from '../../broker/server.ts';
@@ -108,19 +109,21 @@ export async function openMemoryBroker(
   const engine = new MemoryEngine({ durability, clock });
   const topics = new TopicRegistry({ engine, clock, random, options });
   await topics.load();
-  const groups = new GroupCoordinator({ engine, clock, random, options, topics });
+  const onShareGroupDeleted = (group: string): void => queues.groupDeleted(group);
+  const groups = new GroupCoordinator({ engine, clock, random, options, topics, onShareGroupDeleted });
   await groups.load();
   const reports: string[] = [];
   const report = (message: string, error: unknown): void => void reports.push(`${message}: ${String(error)}`);
+  const queueReader = new QueueReader({
+    openBytesMax: options['queue.open.batches.bytes'],
+    decompressedBytesMax: options['decompressed.bytes.max'],
+  });
   const queues = new QueueRegistry({
     engine,
     clock,
     options,
     topics,
-    reader: new QueueReader({
-      openBytesMax: options['queue.open.batches.bytes'],
-      decompressedBytesMax: options['decompressed.bytes.max'],
-    }),
+    reader: queueReader,
     topicDeleted: (topic) => groups.topicDeleted(topic),
     report,
   });
@@ -136,12 +139,14 @@ export async function openMemoryBroker(
     topics,
     groups,
     queues,
+    queueReader,
     producerIds: new ProducerIds(1),
     access: openAccess,
     traffic: noTraffic(),
     advertised: ({ localHost, localPort }) => ({ host: localHost, port: localPort }),
   };
-  const apiRows = apiTable(new FetchHandler(new FetchSessions(clock, random, 10)), new Metrics());
+  const fetch = new FetchHandler(new FetchSessions(clock, random, 10));
+  const apiRows = apiTable({ fetch, shareSessions: new ShareSessions(broker) }, new Metrics());
   const pieces = new PiecePool();
   const requests = new RequestBudget(options['requests.buffered.bytes.max']);
   return {
