@@ -10,14 +10,17 @@ import { MillraceError } from '../protocol/errors.ts';
 import { encodePartition, writeCheckpoint } from './checkpoint.ts';
 import type { Clock, Random, Timer } from './clock.ts';
 import { Committer } from './committer.ts';
+import { Compactor, type CompactorSettings, type RewriteRequest, type RewriteResult } from './compactor.ts';
 import type { DataDir } from './data-dir.ts';
 import type { Disk } from './disk.ts';
+import { InlineJobs, type Jobs } from './jobs.ts';
 import { Journal } from './journal.ts';
 import type { JournalBytes } from './journaled-parts.ts';
 import { keyText, partitionKey } from './journal-record.ts';
+import type { LogContext } from './log-context.ts';
 import type { Appended, LogConfig, PartitionSpec, Position } from './log.ts';
 import { OpenFiles } from './open-files.ts';
-import { type LogContext, PartitionLog } from './partition-log.ts';
+import { PartitionLog } from './partition-log.ts';
 import { type Recovered, type RecoveredPartition, recover } from './recovery.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import { TailCache } from './tail-cache.ts';
@@ -40,6 +43,7 @@ export interface LogEngineSettings {
   diskReserveBytes: number;
   producerExpirationMs: number;
   producersMax: number;
+  compactor: CompactorSettings;
 }
 
 export interface LogEngineOptions {
@@ -48,6 +52,8 @@ export interface LogEngineOptions {
   random: Random;
   /** Open; the engine closes it. */
   dataDir: DataDir;
+  /** Default: inline. The engine closes them. */
+  jobs?: Jobs;
   settings: LogEngineSettings;
   /** Cut tails, fenced partitions and the like, for the broker's own log. */
   warn: (message: string) => void;
@@ -103,6 +109,7 @@ export class LogEngine implements LogContext {
   readonly cache: TailCache;
   readonly committer: Committer;
   readonly writer: SegmentWriter;
+  readonly compactor: Compactor;
   readonly dataDir: DataDir;
   readonly leaderEpoch: number;
   readonly producersMax: number;
@@ -173,6 +180,17 @@ export class LogEngine implements LogContext {
         for (const run of slab.runs) this.writer.hurry(run.owner as PartitionLog);
       },
     });
+    this.compactor = new Compactor({
+      clock,
+      disk,
+      jobs: options.jobs ?? new InlineJobs(disk),
+      folder: this.dataDir.path,
+      settings: settings.compactor,
+      logs: () => this.#logs.values(),
+      checkpoint: () => this.checkpoint(false),
+      requestCheckpoint: () => this.requestCheckpoint(),
+      warn: options.warn,
+    });
     this.committer = new Committer({
       clock,
       journal,
@@ -221,6 +239,7 @@ export class LogEngine implements LogContext {
     });
     engine = new LogEngine(options, journal, files, leaderEpoch, recovered);
     await engine.#checkFreeSpace();
+    await engine.compactor.load();
     if (chain.lastSequences.size > 0) {
       // One crash after the other must not make the journal longer and longer.
       if (chain.lastSequences.size > settings.journalFiles) await engine.checkpoint(false);
@@ -248,6 +267,8 @@ export class LogEngine implements LogContext {
     this.#logs.set(log.keyText, log);
     if ('piece' in partition) this.#pieces.set(log.keyText, partition.piece);
     else this.#dirty.add(log);
+    // Its segments have their names by now.
+    if (partition.state.segments.some(({ isSwapPending }) => isSwapPending)) this.#dirty.add(log);
   }
 
   get producerExpirationMs(): number {
@@ -366,6 +387,7 @@ export class LogEngine implements LogContext {
     // The name of its folder may be another's soon, which must not be taken for it: that it is deleted lasts as long as that.
     const before = this.isSynced ? undefined : (): Promise<void> => this.#journal.sync();
     this.writer.background(() => partition.remove(before));
+    this.writer.background(() => this.compactor.forget(partition));
   }
 
   #durable(position: Position): Promise<void> {
@@ -433,6 +455,16 @@ export class LogEngine implements LogContext {
       'waited',
     );
     await this.#durable(position);
+  }
+
+  /** Compacts logs that are dirty enough. */
+  async compact(): Promise<void> {
+    if (this.stopped === undefined) await this.compactor.run();
+  }
+
+  /** Drops records of sealed segments. */
+  rewrite(partition: PartitionLog, request: RewriteRequest): Promise<RewriteResult> {
+    return this.compactor.rewrite(partition, request);
   }
 
   // --- checkpoints ---
@@ -548,6 +580,7 @@ export class LogEngine implements LogContext {
     });
     this.committer.stop();
     this.writer.stop();
+    this.compactor.stop();
     this.#freeSpaceTimer?.cancel();
     this.#onFatal?.(this.#fatalError);
   }
@@ -556,12 +589,14 @@ export class LogEngine implements LogContext {
     if (this.stopped !== undefined) return;
     this.stopped = new MillraceError('STOPPING');
     this.#freeSpaceTimer?.cancel();
+    await this.compactor.close();
     await this.#durable(this.committer.newestPosition);
     await this.writer.idle();
     await this.#checkpointing;
     for (const log of this.#logs.values()) await log.saveProducersAtEnd();
     await this.checkpoint(true);
     await this.writer.idle();
+    await this.compactor.saved();
     this.committer.stop();
     this.writer.stop();
     for (const log of this.#logs.values()) await log.close();

@@ -14,71 +14,35 @@
 import assert from 'node:assert';
 import { MillraceError } from '../protocol/errors.ts';
 import {
-  batchBaseSequence,
-  batchBaseTimestamp,
   batchCrc,
   batchLastOffsetDelta,
   batchMaxTimestamp,
-  batchProducerEpoch,
-  batchProducerId,
-  batchRecordCount,
   type RecordPlace,
   stampAppendTime,
   stampBatch,
 } from '../protocol/record-batch.ts';
 import type { PartitionState } from './checkpoint.ts';
-import type { Clock } from './clock.ts';
-import { type Committer, type Group, type Member, type Share, WRITE_NOW_BYTES_MAX } from './committer.ts';
-import type { DataDir } from './data-dir.ts';
+import { checkClientBatch } from './client-batch.ts';
+import { type Group, type Member, type Share, WRITE_NOW_BYTES_MAX } from './committer.ts';
 import { isExhausted, writeAll, writeAllNow } from './disk.ts';
 import { keyText, type OtherPart, type PartitionKey, partitionKey } from './journal-record.ts';
-import { LEADER_EPOCH_FILE, LeaderEpochs } from './leader-epochs.ts';
+import { LeaderEpochs, saveEpochs } from './leader-epochs.ts';
 import type { Appended, AppendOptions, LogConfig, LogSlice, OffsetAndTime, PartitionSpec, ReadOptions } from './log.ts';
+import type { LogContext } from './log-context.ts';
 import { cutBeyondEnd, removeLeftovers, tidyFolder } from './log-folder.ts';
 import { LogReader } from './log-reader.ts';
-import type { OpenFiles } from './open-files.ts';
 import type { ProducerState } from './producer-state.ts';
 import { ProducerStore, snapshotFileName } from './producer-store.ts';
 import type { Unsynced } from './partition-recovery.ts';
 import type { PendingLog, RecoveredPartition } from './recovery.ts';
+import { OffsetWaiters } from './offset-waiters.ts';
+import { removeSegment, retainedFrom } from './retention.ts';
 import { emptySlice, piecesOf, RunQueue } from './run-queue.ts';
 import { offsetFileName, Segment, type SegmentState } from './segment.ts';
-import type { SegmentWriter, WriteTarget } from './segment-writer.ts';
-import { TEMPORARY_SUFFIX, writeSnapshot } from './snapshot.ts';
-import { Run, RUN_BYTES_MAX, runDigest, type TailCache } from './tail-cache.ts';
-
-/** What all partitions of an engine share. */
-export interface LogContext {
-  readonly clock: Clock;
-  readonly files: OpenFiles;
-  readonly cache: TailCache;
-  readonly committer: Committer;
-  readonly writer: SegmentWriter;
-  readonly dataDir: DataDir;
-  readonly leaderEpoch: number;
-  /** May change while the broker runs. */
-  readonly producerExpirationMs: number;
-  readonly producersMax: number;
-  /** `log.flush: synced` */
-  readonly isSynced: boolean;
-  /** Below the disk reserve: clients' batches are refused. */
-  readonly isFull: boolean;
-  /** Set once nothing may be appended any more. */
-  readonly stopped: MillraceError | undefined;
-  /** Counts the checkpoints begun: a direct write is marked once in each. */
-  readonly checkpointNumber: number;
-  /** It has changed since its piece of the checkpoint was made. */
-  markDirty(log: PartitionLog): void;
-  /** A checkpoint, begun now or after the one under way. */
-  requestCheckpoint(): void;
-  fatal(error: unknown): void;
-  warn(message: string): void;
-}
-
-interface Waiter {
-  readonly offset: number;
-  readonly callback: () => void;
-}
+import { SegmentSwaps } from './segment-swap.ts';
+import type { WriteTarget } from './segment-writer.ts';
+import { writeSnapshot } from './snapshot.ts';
+import { Run, RUN_BYTES_MAX, runDigest } from './tail-cache.ts';
 
 const INT32_MAX = 2_147_483_647;
 /** A partition below this has no index files before it rolls or the broker stops: they would hardly be shorter than a walk. */
@@ -146,6 +110,8 @@ export class PartitionLog implements Member, WriteTarget {
   #isWriting = false;
   #whenWritten: (() => void)[] = [];
   #whenReleased: (() => void)[] = [];
+  /** Made when a segment is first rewritten. */
+  #swaps: SegmentSwaps | undefined;
   /** Segments that are on their way out of the log. */
   readonly #leaving = new Set<Promise<void>>();
   #lastTask: Promise<void> = Promise.resolve();
@@ -153,7 +119,7 @@ export class PartitionLog implements Member, WriteTarget {
   #directRuns: Run[] = [];
   #isOpenPartTaken: boolean;
   #markedCheckpoint = -1;
-  readonly #waiters = new Set<Waiter>();
+  readonly #waiters = new OffsetWaiters();
 
   /** `recovered`: what a start has found of it. */
   constructor(context: LogContext, spec: PartitionSpec, recovered?: RecoveredPartition) {
@@ -187,6 +153,7 @@ export class PartitionLog implements Member, WriteTarget {
     if (recovered !== undefined && 'unsynced' in recovered) this.#noteUnsynced(recovered.unsynced);
     this.#endOffset = this.#pending?.endOffset ?? this.#segments.at(-1)?.writtenOffset ?? this.#startOffset;
     this.#highWatermark = this.#endOffset;
+    if (state?.segments.some(({ isSwapPending }) => isSwapPending) === true) this.#swaps = this.#makeSwaps(true);
     this.#reader = new LogReader(
       this.#segments,
       this.#runs,
@@ -253,7 +220,7 @@ export class PartitionLog implements Member, WriteTarget {
   // --- append ---
 
   append(batch: Buffer, { origin, urgency }: AppendOptions): Appended {
-    this.#checkWritable();
+    this.checkWritable();
     if (batch.length > this.config.segmentBytes) {
       throw new MillraceError(
         'RECORD_LIST_TOO_LARGE',
@@ -261,7 +228,10 @@ export class PartitionLog implements Member, WriteTarget {
       );
     }
     if (origin === 'internal') return this.#store(batch, this.#context.committer.join(urgency), -1);
-    this.#checkClientBatch(batch);
+    if (this.#context.isFull) {
+      throw new MillraceError('KAFKA_STORAGE_ERROR', 'free disk space is below log.disk.reserve.bytes');
+    }
+    checkClientBatch(batch, this.config, this.#context.clock.now(), this.name);
     const duplicate = this.#checkProducer(batch);
     if (duplicate !== undefined) return duplicate;
     const appendTimeMs = this.config.timestampType === 'LogAppendTime' ? this.#context.clock.now() : -1;
@@ -278,10 +248,6 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** @throws MillraceError STOPPING, KAFKA_STORAGE_ERROR, UNKNOWN_TOPIC_OR_PARTITION */
   checkWritable(): void {
-    this.#checkWritable();
-  }
-
-  #checkWritable(): void {
     const { stopped } = this.#context;
     if (stopped !== undefined) throw stopped;
     this.#checkUsable();
@@ -296,40 +262,10 @@ export class PartitionLog implements Member, WriteTarget {
       throw new MillraceError('KAFKA_STORAGE_ERROR', `${this.name} is damaged; the broker's log says how`);
   }
 
-  #checkClientBatch(batch: Buffer): void {
-    if (this.#context.isFull) {
-      throw new MillraceError('KAFKA_STORAGE_ERROR', 'free disk space is below log.disk.reserve.bytes');
-    }
-    const { maxMessageBytes, timestampType, timestampBeforeMaxMs, timestampAfterMaxMs } = this.config;
-    if (batch.length > maxMessageBytes) {
-      throw new MillraceError(
-        'MESSAGE_TOO_LARGE',
-        `${this.name}: batch of ${batch.length} bytes, max.message.bytes is ${maxMessageBytes}`,
-      );
-    }
-    if (timestampType !== 'CreateTime') return;
-    const now = this.#context.clock.now();
-    const newest = batchMaxTimestamp(batch, 0);
-    const oldest = batchBaseTimestamp(batch, 0);
-    if (newest > now + timestampAfterMaxMs || (oldest >= 0 && oldest < now - timestampBeforeMaxMs)) {
-      throw new MillraceError(
-        'INVALID_TIMESTAMP',
-        `${this.name}: timestamps ${oldest} to ${newest}, allowed from ${now - timestampBeforeMaxMs} to ${now + timestampAfterMaxMs}`,
-      );
-    }
-  }
-
   #checkProducer(batch: Buffer): Appended | undefined {
-    const producerId = batchProducerId(batch, 0);
-    if (producerId < 0) return undefined;
-    const verdict = this.#producers.check(
-      producerId,
-      batchProducerEpoch(batch, 0),
-      batchBaseSequence(batch, 0),
-      batchRecordCount(batch, 0),
-    );
-    if (verdict === 'append') return undefined;
-    const { baseOffset, lastOffset, timestamp } = verdict.duplicateOf;
+    const duplicate = this.#producers.duplicateOf(batch);
+    if (duplicate === undefined) return undefined;
+    const { baseOffset, lastOffset, timestamp } = duplicate;
     return {
       baseOffset,
       lastOffset,
@@ -560,13 +496,7 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   wake(): void {
-    if (this.#waiters.size === 0) return;
-    const isOver = this.isDeleted || this.isFenced;
-    for (const waiter of this.#waiters) {
-      if (!isOver && waiter.offset >= this.#highWatermark) continue;
-      this.#waiters.delete(waiter);
-      waiter.callback();
-    }
+    this.#waiters.wake(this.isDeleted || this.isFenced ? Number.POSITIVE_INFINITY : this.#highWatermark);
   }
 
   #makeFolder(): Promise<void> | undefined {
@@ -679,12 +609,9 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   whenAbove(offset: number, callback: () => void): () => void {
-    const waiter: Waiter = { offset, callback };
-    this.#waiters.add(waiter);
+    const withdraw = this.#waiters.add(offset, callback);
     if (this.#highWatermark > offset || this.isDeleted || this.isFenced) this.wake();
-    return () => {
-      this.#waiters.delete(waiter);
-    };
+    return withdraw;
   }
 
   /** A read has failed or the log does not hold what it must: nothing more is served or taken. */
@@ -714,24 +641,7 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** The start that retention wants now; rolls if the active segment is to go, for which the log must be prepared. */
   retentionStart(nowMs: number): number {
-    const { retentionMs, retentionBytes } = this.config;
-    let start = this.#startOffset;
-    let sizeBytes = 0;
-    for (const segment of this.#segments) if (segment.endOffset > start) sizeBytes += segment.sizeBytes;
-    for (const segment of this.#segments) {
-      if (segment.endOffset <= start || segment.sizeBytes === 0) continue;
-      // Nothing above the high watermark goes.
-      if (segment.endOffset > this.#highWatermark) break;
-      const ageFrom = segment.largestTimestamp >= 0 ? segment.largestTimestamp : segment.createdMs;
-      const isOld = retentionMs >= 0 && nowMs - ageFrom > retentionMs;
-      const isBeyond = retentionBytes >= 0 && sizeBytes - segment.sizeBytes >= retentionBytes;
-      // By size, the active segment stays.
-      if (!isOld && !(isBeyond && segment !== this.#active)) break;
-      // Its largest timestamp counts what is in the file only.
-      if (segment.writtenBytes !== segment.sizeBytes) break;
-      sizeBytes -= segment.sizeBytes;
-      start = segment.endOffset;
-    }
+    const start = retainedFrom(this.#segments, this.config, this.#startOffset, this.#highWatermark, nowMs);
     const active = this.#active;
     if (active !== undefined && active.sizeBytes > 0 && start >= active.endOffset && this.#isPrepared)
       this.#addSegment();
@@ -746,6 +656,7 @@ export class PartitionLog implements Member, WriteTarget {
   #dropSegments(): void {
     while (this.#segments.length > 1) {
       const [segment, next] = this.#segments;
+      if (segment.isSwapPending) return;
       if (next.baseOffset > this.#durableStart) return;
       if (!this.#isProducerStateAbove(next.baseOffset)) return;
       if (segment.writtenBytes !== segment.sizeBytes || this.#isWriting) return;
@@ -754,17 +665,48 @@ export class PartitionLog implements Member, WriteTarget {
       this.#segments.shift();
       this.#unsynced.delete(segment);
       this.#context.markDirty(this);
-      const { writer, clock } = this.#context;
-      const delayMs = this.config.fileDeleteDelayMs;
-      const leaving = writer.removal(() => segment.retire()).finally(() => this.#leaving.delete(leaving));
-      this.#leaving.add(leaving);
-      writer.background(async () => {
-        await leaving;
-        const remove = (): Promise<void> => writer.removal(() => segment.removeRetired());
-        if (delayMs === 0) await remove();
-        else clock.after(delayMs, () => writer.background(remove));
-      });
+      this.#removeSegment(segment);
     }
+  }
+
+  #removeSegment(segment: Segment): void {
+    const leaving = removeSegment(segment, this.#context, this.config.fileDeleteDelayMs).finally(() => {
+      this.#leaving.delete(leaving);
+    });
+    this.#leaving.add(leaving);
+    this.#context.writer.background(() => leaving);
+  }
+
+  // --- rewriting ---
+
+  /** Where the newest batch of each producer ends, rising. */
+  producerEnds(): Float64Array {
+    return this.#producers.lastOffsets();
+  }
+
+  get swaps(): SegmentSwaps {
+    this.#swaps ??= this.#makeSwaps(false);
+    return this.#swaps;
+  }
+
+  #makeSwaps(isInCheckpoint: boolean): SegmentSwaps {
+    const { files, writer } = this.#context;
+    return new SegmentSwaps(
+      {
+        files,
+        segments: this.#segments,
+        coveredTo: () => {
+          const isUsable = this.#isPrepared && !this.isFenced && !this.isDeleted && !this.#isGone;
+          return isUsable ? this.#producerStore.durableOffset : -1;
+        },
+        path: () => this.#path,
+        onFolder: (task) => writer.background(() => this.#exclusive(task)),
+        changed: () => this.#context.markDirty(this),
+        released: () => this.#released(),
+        remove: (segment) => this.#removeSegment(segment),
+      },
+      isInCheckpoint,
+    );
   }
 
   /** Whether a restart would know the producers without what lies below `offset`; if not, sees to it that it soon does. */
@@ -795,6 +737,7 @@ export class PartitionLog implements Member, WriteTarget {
     const staleSnapshots = this.#producerStore.checkpointed();
     if (this.#isFolderInPiece) this.#isFolderSynced = true;
     if (this.#isGone) return;
+    this.#swaps?.checkpointed();
     this.#dropSegments();
     for (const offset of staleSnapshots) {
       // That of a segment goes with it.
@@ -813,7 +756,10 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** A segment that is to go has lost its last reader. */
   #released(): void {
-    if (!this.#isGone) this.#dropSegments();
+    if (!this.#isGone) {
+      this.#swaps?.finish();
+      this.#dropSegments();
+    }
     const waiting = this.#whenReleased;
     this.#whenReleased = [];
     for (const resolve of waiting) resolve();
@@ -839,7 +785,7 @@ export class PartitionLog implements Member, WriteTarget {
       this.#context.writer.written(run.sizeBytes);
     }
     for (const segment of this.#segments) segment.isDropped = true;
-    while (this.#segments.some((segment) => segment.readers > 0)) {
+    while (this.#segments.some(({ readers }) => readers > 0) || this.#swaps?.hasReaders === true) {
       await new Promise<void>((resolve) => {
         this.#whenReleased.push(resolve);
       });
@@ -852,7 +798,7 @@ export class PartitionLog implements Member, WriteTarget {
     await Promise.all(this.#leaving);
     let retired = '';
     await writer.removal(async () => {
-      for (const segment of this.#segments) await segment.close();
+      await this.close();
       retired = await dataDir.retire(folder);
     });
     const remove = (): Promise<void> => writer.removal(() => dataDir.remove(retired));
@@ -897,6 +843,7 @@ export class PartitionLog implements Member, WriteTarget {
       segments.push(segment.state());
       if (segment.writtenBytes !== segment.sizeBytes) break;
     }
+    this.#swaps?.inPiece();
     const startOffset = this.#durableStart;
     const endOffset = segments.at(-1)?.writtenOffset ?? startOffset;
     await this.#producerStore.keep(endOffset, this.#saveProducers);
@@ -933,21 +880,12 @@ export class PartitionLog implements Member, WriteTarget {
     await writeSnapshot(this.#context.files.disk, `${this.#path}/${snapshotFileName(offset)}`, bytes);
   };
 
-  /** For Kafka's tools; what is read back is the checkpoint's copy. Not synced. */
+  /** For Kafka's tools; what is read back is the checkpoint's copy. */
   async #saveEpochs(): Promise<void> {
     // Of a fenced log even the folder may be missing.
     if (this.isFenced || this.#epochs.latest === this.#savedEpoch) return;
     this.#savedEpoch = this.#epochs.latest;
-    const { disk } = this.#context.files;
-    const path = `${this.#path}/${LEADER_EPOCH_FILE}`;
-    const file = await disk.open(path + TEMPORARY_SUFFIX, 'write');
-    try {
-      await file.truncate(0);
-      await writeAll(file, [this.#epochs.encode()], 0);
-    } finally {
-      await file.close();
-    }
-    await disk.rename(path + TEMPORARY_SUFFIX, path);
+    await saveEpochs(this.#context.files.disk, this.#path, this.#epochs);
   }
 
   /** At the end: the producer state goes into a file, as Kafka has it. */
@@ -957,6 +895,7 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   async close(): Promise<void> {
+    await this.#swaps?.close();
     for (const segment of this.#segments) await segment.close();
   }
 

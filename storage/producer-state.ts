@@ -33,6 +33,7 @@ import {
   batchMaxTimestamp,
   batchProducerEpoch,
   batchProducerId,
+  batchRecordCount,
   batchSizeBytes,
 } from '../protocol/record-batch.ts';
 import { RecordCursor } from '../protocol/record-walk.ts';
@@ -139,6 +140,15 @@ export class ProducerState {
     }
     if (baseSequence === 0) return 'append';
     throw this.#outOfOrder(producerId, epoch, baseSequence, `0, as its epoch is new (was ${producer.epoch})`);
+  }
+
+  /** As `check`: the batch that a client's batch repeats; undefined if it is to be appended. */
+  duplicateOf(batch: Buffer): DuplicateBatch | undefined {
+    const producerId = batchProducerId(batch, 0);
+    if (producerId < 0) return undefined;
+    const [epoch, baseSequence] = [batchProducerEpoch(batch, 0), batchBaseSequence(batch, 0)];
+    const verdict = this.check(producerId, epoch, baseSequence, batchRecordCount(batch, 0));
+    return verdict === 'append' ? undefined : verdict.duplicateOf;
   }
 
   /**

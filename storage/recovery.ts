@@ -32,6 +32,7 @@ import {
   startOf,
   type Unsynced,
 } from './partition-recovery.ts';
+import { finishSwaps } from './segment-swap.ts';
 
 export interface RecoveryOptions {
   disk: Disk;
@@ -101,6 +102,7 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
   });
   // A deleted partition's folder may bear the name of a newer one by now: who it belongs to is looked up like that of any.
   for (const [key, item] of news) if (item.isDeleted) known.delete(key);
+  await finishSwaps(disk, dataDir.path, known.values());
   const folders = await identifyFolders(options, known, news, chain.files.at(-1)?.isSynced ?? true);
 
   const context: RecoveryContext = { ...options, journal };
