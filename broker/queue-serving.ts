@@ -6,6 +6,7 @@
  * a state that changed is in the next commit. One timer serves all deadlines. Costs are per run of messages, not per
  * message.
  */
+import { MillraceError } from '../protocol/errors.ts';
 import type { Clock, Timer } from '../storage/clock.ts';
 import type { CommitPart, Engine, Position } from './engine.ts';
 import type { OwnerId } from './queue.ts';
@@ -270,8 +271,9 @@ export class QueueServing implements ConsumerHost {
       if (isMoreDue || isMoreToServe || this.#waiters.length > 0 || this.#dirty.size > 0) this.#schedule();
       this.#arm();
     } catch (error) {
-      this.#isStopped = true;
-      this.#timer?.cancel();
+      this.close();
+      // The log takes nothing any more; anything else is a broken invariant.
+      if (!(error instanceof MillraceError)) throw error;
       this.#parts.failed(error);
     }
   }
@@ -337,6 +339,8 @@ export class QueueServing implements ConsumerHost {
       let count = 0;
       for (const { firstOffset, lastOffset } of runs) count += lastOffset - firstOffset + 1;
       demand.served(consumer.id, count);
+      // Its protocol has no other order.
+      if (consumer.door === 'kafka') runs.sort((a, b) => a.firstOffset - b.firstOffset);
       if (!consumer.isServed) served.push(consumer);
       consumer.acquired(partition, runs, count, lockedUntilMs);
       return count;

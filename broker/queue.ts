@@ -59,7 +59,7 @@ export type OwnerId = number;
 /** Messages of one partition, locked for one consumer. Nothing of it may leave before `position` is durable. */
 export interface Acquisition {
   readonly partition: number;
-  /** Ascending. */
+  /** In the order of delivery: ascending, unless the queue has priorities or fair groups (for Kafka always). */
   readonly runs: readonly AcquiredRun[];
   readonly messageCount: number;
   /** End of the lock on the broker's wall clock; infinity: as long as the consumer is there. */

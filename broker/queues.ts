@@ -728,9 +728,12 @@ export class QueueRegistry {
     lane.advance();
     if (lane.isWatching || lane.isEnded || lane.log.isFenced || this.#isClosed) return;
     lane.isWatching = true;
-    lane.log.whenAbove(lane.log.highWatermark, () => {
+    const { log } = lane;
+    const end = log.highWatermark;
+    log.whenAbove(end, () => {
       lane.isWatching = false;
-      this.#follow(lane);
+      // Else it is deleted or has failed.
+      if (log.highWatermark > end) this.#follow(lane);
     });
   }
 

@@ -44,7 +44,7 @@ for (const kind of kinds) {
       'failed.dead.letter.queue': 'dead-amqp',
       'dead.letter.queue': 'dead',
     };
-    const pulled = world.queue('pulled', limits);
+    const pulled = world.queue('pulled', { ...limits, 'failed.limit': -1 });
     await world.publish('pulled', ['p']);
     const pull = new PullDoor(world, pulled);
     for (let receive = 1; receive <= 2; receive++) {

@@ -8,6 +8,7 @@ import { openEmbeddedEngine, type EmbeddedEngine } from '../../broker/embedded-e
 import type { Engine } from '../../broker/engine.ts';
 import type { Acquisition, QueueDoor } from '../../broker/queue.ts';
 import type { Consumer } from '../../broker/queue-consumer.ts';
+import { QueueJobs } from '../../broker/queue-jobs.ts';
 import { type QueuedRecord, QueueReader } from '../../broker/queue-reader.ts';
 import { type Queue, QueueRegistry } from '../../broker/queues.ts';
 import { TopicRegistry } from '../../broker/topics.ts';
@@ -41,6 +42,7 @@ export class QueueWorld {
   engine!: Engine;
   topics!: TopicRegistry;
   queues!: QueueRegistry;
+  jobs!: QueueJobs;
   disk: SimDisk | undefined;
   #image = new SimImage();
   #memory: MemoryEngine | undefined;
@@ -78,24 +80,39 @@ export class QueueWorld {
     }
     this.topics = new TopicRegistry({ engine: this.engine, clock, random, options });
     await this.topics.load();
+    const { engine, topics } = this;
+    const reader = new QueueReader({
+      openBytesMax: options['queue.open.batches.bytes'],
+      decompressedBytesMax: options['decompressed.bytes.max'],
+    });
+    const report = (message: string, error: unknown): void => void this.reports.push(`${message}: ${String(error)}`);
     this.queues = new QueueRegistry({
-      engine: this.engine,
+      engine,
       clock,
       options,
-      topics: this.topics,
-      reader: new QueueReader({
-        openBytesMax: options['queue.open.batches.bytes'],
-        decompressedBytesMax: options['decompressed.bytes.max'],
-      }),
+      topics,
+      reader,
       topicDeleted: (topic) => void this.#deleted.push(topic.name),
-      report: (message, error) => void this.reports.push(`${message}: ${String(error)}`),
+      report,
     });
     await this.queues.load();
+    const { queues } = this;
+    this.jobs = new QueueJobs({
+      engine,
+      clock,
+      topics,
+      queues,
+      reader,
+      entryBytes: options['journal.entry.bytes'],
+      report,
+    });
+    await this.jobs.load();
     await this.engine.discardUnopened();
   }
 
   /** Ends and starts again; answers when the queues are back. */
   async restart(end: WorldEnd = 'stop'): Promise<void> {
+    this.jobs.close();
     this.queues.close();
     if (this.disk !== undefined) {
       if (end === 'stop') {
@@ -113,6 +130,7 @@ export class QueueWorld {
   }
 
   async close(): Promise<void> {
+    this.jobs.close();
     this.queues.close();
     if (this.kind === 'embedded') await this.clock.settle((this.engine as EmbeddedEngine).close());
   }
@@ -183,7 +201,8 @@ export interface Delivered {
 
 async function read(world: QueueWorld, queue: Queue, { partition, runs }: Acquisition): Promise<Delivered[]> {
   const log = queue.topic.partitions[partition];
-  const { records } = await world.queues.reader.records(log, runs);
+  const ascending = runs.toSorted((a, b) => a.firstOffset - b.firstOffset);
+  const { records } = await world.queues.reader.records(log, ascending);
   const state = queue.partition(partition)?.state;
   return records.map((record) => {
     const run = runs.find(({ firstOffset, lastOffset }) => firstOffset <= record.offset && record.offset <= lastOffset);
