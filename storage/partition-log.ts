@@ -49,6 +49,8 @@ const INT32_MAX = 2_147_483_647;
 const SMALL_BYTES = 1024 * 1024;
 
 export class PartitionLog implements Member, WriteTarget {
+  /** Retention takes nothing at or above what this answers; undefined: no limit. */
+  retentionLimit?: () => number;
   readonly topicId: string;
   readonly topic: string;
   readonly index: number;
@@ -641,7 +643,8 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** The start that retention wants now; rolls if the active segment is to go, for which the log must be prepared. */
   retentionStart(nowMs: number): number {
-    const start = retainedFrom(this.#segments, this.config, this.#startOffset, this.#highWatermark, nowMs);
+    const limit = Math.min(this.#highWatermark, this.retentionLimit?.() ?? Number.POSITIVE_INFINITY);
+    const start = retainedFrom(this.#segments, this.config, this.#startOffset, limit, nowMs);
     const active = this.#active;
     if (active !== undefined && active.sizeBytes > 0 && start >= active.endOffset && this.#isPrepared)
       this.#addSegment();

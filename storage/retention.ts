@@ -6,12 +6,12 @@ import type { LogConfig } from './log.ts';
 import type { LogContext } from './log-context.ts';
 import type { Segment } from './segment.ts';
 
-/** The start that retention wants for a log that starts at `startOffset`. Whole segments go, none above the high watermark. */
+/** The start that retention wants for a log that starts at `startOffset`. Whole segments go, none above `limitOffset`. */
 export function retainedFrom(
   segments: readonly Segment[],
   { retentionMs, retentionBytes }: LogConfig,
   startOffset: number,
-  highWatermark: number,
+  limitOffset: number,
   nowMs: number,
 ): number {
   const active = segments.at(-1);
@@ -20,7 +20,7 @@ export function retainedFrom(
   for (const segment of segments) if (segment.endOffset > start) sizeBytes += segment.sizeBytes;
   for (const segment of segments) {
     if (segment.endOffset <= start || (segment.sizeBytes === 0 && segment === active)) continue;
-    if (segment.endOffset > highWatermark) break;
+    if (segment.endOffset > limitOffset) break;
     const ageFrom = segment.largestTimestamp >= 0 ? segment.largestTimestamp : segment.createdMs;
     const isOld = retentionMs >= 0 && nowMs - ageFrom > retentionMs;
     const isBeyond = retentionBytes >= 0 && sizeBytes - segment.sizeBytes >= retentionBytes;

@@ -59,3 +59,31 @@ for (const kind of kinds) {
     await world.close();
   });
 }
+
+test('retention takes nothing that an owned queue has not finished, and what it has, as its history says', async (t) => {
+  const world = await QueueWorld.open({ kind: 'embedded' });
+  const queue = world.queues.declare({
+    name: 'kept',
+    kind: 'owned',
+    family: 'millrace',
+    settings: new Map([['replay.retention.ms', '1000']]),
+    topicConfigs: new Map([['segment.bytes', '1048576']]),
+  });
+  const [log] = queue.topic.partitions;
+  const big = 'x'.repeat(600_000);
+  for (let index = 0; index < 5; index++) await world.publish('kept', [`${index}${big}`]);
+  await world.run(5000);
+  await world.clock.settle(world.engine.retain());
+  t.is(log.startOffset, 0);
+  const door = new PullDoor(world, queue);
+  const got = await door.receive({ max: 3 });
+  await door.delete(got.slice(0, 2));
+  await world.run(5000);
+  await world.clock.settle(world.engine.retain());
+  t.true(log.startOffset > 0 && log.startOffset <= 2);
+  t.is(queue.partition(0)?.startOffset, 2);
+  await door.delete(got.slice(2));
+  world.queues.configure(queue, new Map([['replay.retention.ms', '9000']]), 'millrace');
+  t.is(log.config.retentionMs, 9000);
+  await world.close();
+});
