@@ -140,25 +140,31 @@ function balance(
       lightest.sinkFirst();
     }
   }
-  // A move narrows the gap between two members by two, so the sum of squared loads falls: this ends.
-  for (let hasMoved = true; hasMoved; ) {
-    hasMoved = false;
-    for (const topicId of topicIds) {
-      const topicOwners = owners.get(topicId) ?? [];
-      const takers = (subscribers.get(topicId) ?? []).map(({ id }) => id);
-      const lightest = new LoadHeap(takers, loadOf);
-      for (let partition = topicOwners.length - 1; partition >= 0; partition--) {
-        const from = topicOwners[partition];
-        const to = lightest.first;
-        if (loadOf(from) - loadOf(to) < 2) continue;
-        topicOwners[partition] = to;
-        loads.set(from, loadOf(from) - 1);
-        loads.set(to, loadOf(to) + 1);
-        lightest.rebuild();
-        hasMoved = true;
+  // A move narrows the gap between two members by two, so the sum of squared loads falls: this ends. What a member has
+  // only got in this round goes first.
+  const byId = new Map(members.map((member) => [member.id, member]));
+  for (const mayTakeAway of [false, true]) {
+    for (let hasMoved = true; hasMoved; ) {
+      hasMoved = false;
+      for (const topicId of topicIds) {
+        const topicOwners = owners.get(topicId) ?? [];
+        const takers = (subscribers.get(topicId) ?? []).map(({ id }) => id);
+        const lightest = new LoadHeap(takers, loadOf);
+        for (let partition = topicOwners.length - 1; partition >= 0; partition--) {
+          const from = topicOwners[partition];
+          const to = lightest.first;
+          if (loadOf(from) - loadOf(to) < 2) continue;
+          if (!mayTakeAway && byId.get(from)?.current.get(topicId)?.has(partition)) continue;
+          topicOwners[partition] = to;
+          loads.set(from, loadOf(from) - 1);
+          loads.set(to, loadOf(to) + 1);
+          lightest.rebuild();
+          hasMoved = true;
+        }
       }
     }
   }
+  levelOut({ members, owners, subscribers, loads });
   for (const [topicId, topicOwners] of owners) {
     topicOwners.forEach((id, partition) => {
       const own = assignment.get(id);
@@ -166,6 +172,68 @@ function balance(
     });
   }
   return assignment;
+}
+
+/** Steps that looking for chains may take: beyond, shares are as even as they are. */
+const LEVEL_STEPS_MAX = 5_000_000;
+
+interface Balance {
+  readonly members: readonly AssignorMember[];
+  /** Topic id → partition → member id. */
+  readonly owners: ReadonlyMap<string, string[]>;
+  readonly subscribers: ReadonlyMap<string, readonly AssignorMember[]>;
+  readonly loads: Map<string, number>;
+}
+
+/**
+ * Where two members who differ by two or more have no topic in common, others may stand between them: each gives one
+ * partition to the next. When there is no such chain left the shares are as even as they can be.
+ */
+function levelOut({ members, owners, subscribers, loads }: Balance): void {
+  const loadOf = (id: string): number => loads.get(id) ?? 0;
+  const byId = new Map(members.map((member) => [member.id, member]));
+  let steps = 0;
+  const sources = members.map(({ id }) => id).sort((a, b) => loadOf(b) - loadOf(a));
+  for (const source of sources) {
+    for (;;) {
+      const givers = new Map<string, { from: string; topicId: string }>();
+      const seenTopics = new Set<string>();
+      let lightest: string | undefined;
+      const queue = [source];
+      for (let at = 0; at < queue.length && lightest === undefined; at++) {
+        const from = queue[at];
+        for (const topicId of byId.get(from)?.topics ?? []) {
+          const topicOwners = owners.get(topicId) ?? [];
+          steps += topicOwners.length;
+          if (seenTopics.has(topicId) || !topicOwners.includes(from)) continue;
+          seenTopics.add(topicId);
+          for (const { id } of subscribers.get(topicId) ?? []) {
+            steps++;
+            if (id === source || givers.has(id)) continue;
+            givers.set(id, { from, topicId });
+            queue.push(id);
+            if (loadOf(id) > loadOf(source) - 2) continue;
+            if (lightest === undefined || loadOf(id) < loadOf(lightest)) lightest = id;
+          }
+        }
+        if (steps > LEVEL_STEPS_MAX) return;
+      }
+      if (lightest === undefined) break;
+      loads.set(source, loadOf(source) - 1);
+      loads.set(lightest, loadOf(lightest) + 1);
+      for (let to = lightest; to !== source; ) {
+        const giver = givers.get(to);
+        if (giver === undefined) return;
+        const topicOwners = owners.get(giver.topicId) ?? [];
+        // What the giver has only got in this round, if there is such a one.
+        const before = byId.get(giver.from)?.current.get(giver.topicId);
+        const isNew = (id: string, partition: number): boolean => id === giver.from && !before?.has(partition);
+        const fresh = topicOwners.findLastIndex(isNew);
+        topicOwners[fresh === -1 ? topicOwners.lastIndexOf(giver.from) : fresh] = to;
+        to = giver.from;
+      }
+    }
+  }
 }
 
 /** Members by load, the one with least first; on a tie the one that came first. */

@@ -1,4 +1,5 @@
 /** What the assignors promise: each partition once, shares that differ by at most one, and as few moves as that takes. */
+import { readFileSync } from 'node:fs';
 import test from 'ava';
 import fc from 'fast-check';
 import { type AssignorMember, assignors, type Partitions } from '../../broker/consumer-assignors.ts';
@@ -135,4 +136,89 @@ test('uniform: no move between two members who could both have a partition would
     }),
   );
   t.pass();
+});
+
+interface Round {
+  readonly partitions: Record<string, number>;
+  readonly members: readonly { id: string; instanceId: string | null; topics: string[] }[];
+  /** What Kafka's own assignor answered (golden/AssignorVectors.java). */
+  readonly assignment: Record<string, Record<string, number[]>>;
+}
+interface Vector {
+  readonly assignor: string;
+  readonly rounds: readonly Round[];
+}
+const vectors = readFileSync('test/broker/golden/consumer-assignors.jsonl', 'utf8')
+  .trimEnd()
+  .split('\n')
+  .map((line): Vector => JSON.parse(line));
+
+/** Each round with what members had before it, and what this assignor makes of it. */
+function* playedRounds(
+  name: string,
+): Generator<{ round: Round; before: Round['assignment']; own: Round['assignment'] }> {
+  for (const { assignor, rounds } of vectors) {
+    if (assignor !== name) continue;
+    let before: Round['assignment'] = {};
+    for (const round of rounds) {
+      const members = round.members.map(({ id, instanceId, topics }) => ({
+        ...member(id, topics, before[id]),
+        instanceId,
+      }));
+      const assigned = plain(assignors[name](members, new Map(Object.entries(round.partitions))));
+      const own = Object.entries(assigned).map(([id, partitions]) => [id, sortedPartitions(partitions)]);
+      yield { round, before, own: Object.fromEntries(own) };
+      before = round.assignment;
+    }
+  }
+}
+
+function sortedPartitions(partitions: Record<string, number[]>): Record<string, number[]> {
+  const entries = Object.entries(partitions).filter(([, indexes]) => indexes.length > 0);
+  return Object.fromEntries(
+    entries.sort(([a], [b]) => (a < b ? -1 : 1)).map(([topic, indexes]) => [topic, indexes.toSorted((a, b) => a - b)]),
+  );
+}
+
+const isAlike = ({ members }: Round): boolean =>
+  members.every(({ topics }) => String(topics) === String(members[0].topics));
+const loadsOf = (assignment: Round['assignment']): number[] =>
+  Object.values(assignment).map((partitions) => Object.values(partitions).flat().length);
+const sumOfSquares = (assignment: Round['assignment']): number =>
+  loadsOf(assignment).reduce((sum, load) => sum + load * load, 0);
+
+/** Partitions that a member who is still there had before and has no more. */
+function lostCount(before: Round['assignment'], after: Round['assignment']): number {
+  let count = 0;
+  for (const [id, partitions] of Object.entries(before)) {
+    const now = after[id];
+    if (now === undefined) continue;
+    for (const [topic, indexes] of Object.entries(partitions)) {
+      count += indexes.filter((index) => !now[topic]?.includes(index)).length;
+    }
+  }
+  return count;
+}
+
+test('range assigns as Apache Kafka does, partition by partition', (t) => {
+  for (const { round, own } of playedRounds('range')) t.deepEqual(own, round.assignment);
+});
+
+test('uniform is as even as Apache Kafka’s, and takes no more away from members that subscribe alike', (t) => {
+  let rounds = 0;
+  let same = 0;
+  let ownLost = 0;
+  let kafkaLost = 0;
+  for (const { round, before, own } of playedRounds('uniform')) {
+    rounds++;
+    if (JSON.stringify(Object.entries(own).sort()) === JSON.stringify(Object.entries(round.assignment).sort())) same++;
+    if (isAlike(round)) t.deepEqual(loadsOf(own).sort(), loadsOf(round.assignment).sort());
+    t.true(sumOfSquares(own) <= sumOfSquares(round.assignment), JSON.stringify({ round, own }));
+    if (isAlike(round)) t.true(lostCount(before, own) <= lostCount(before, round.assignment));
+    ownLost += lostCount(before, own);
+    kafkaLost += lostCount(before, round.assignment);
+  }
+  t.log({ rounds, same, ownLost, kafkaLost });
+  // Where subscriptions differ evenness comes first; a few more partitions may move.
+  t.true(ownLost <= kafkaLost * 1.1);
 });

@@ -70,11 +70,15 @@ export class GroupMembers {
         topic,
         group,
       ],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
+      { stdio: ['pipe', 'pipe', 'pipe'] },
     );
     this.#hosts.set(host, child);
     const ready = new Promise<void>((resolve, reject) => {
-      child.once('exit', (code) => reject(new Error(`the JVM of the members ended with ${code}`)));
+      let words = '';
+      child.stderr.on('data', (chunk: Buffer) => {
+        words = (words + chunk).slice(-4000);
+      });
+      child.once('exit', (code) => reject(new Error(`the JVM of the members ended with ${code}:\n${words}`)));
       createInterface(child.stdout).on('line', (line) => {
         if (line === 'ready') resolve();
         else this.#hear(line);
