@@ -1,11 +1,18 @@
 /**
  * What the log has promised while a workload ran on it, and the check that a log opened later keeps it: every
- * acknowledged record is there, nothing a reader has seen changes, offsets are dense, nothing is invented, deleted
- * partitions stay away, atomic commits are there whole or not at all, retries are still recognised.
+ * acknowledged record is there, unless a rewrite was asked to drop it, nothing a reader has seen changes, offsets never
+ * change, nothing is invented, deleted partitions stay away, atomic commits are there whole or not at all, retries are still recognised.
  *
  * Promises are made per partition and only grow, so the state at any moment is a few numbers over shared lists.
  */
-import { BATCH_OVERHEAD_BYTES, batchSizeBytes, buildBatch, readRecords } from '../../protocol/record-batch.ts';
+import {
+  BATCH_OVERHEAD_BYTES,
+  batchBaseOffset,
+  batchLastOffset,
+  batchSizeBytes,
+  buildBatch,
+  readRecords,
+} from '../../protocol/record-batch.ts';
 import type { FileSplice, LogSlice } from '../../storage/log.ts';
 import type { PartitionLog } from '../../storage/partition-log.ts';
 
@@ -25,6 +32,8 @@ export class Promises {
   readonly values: string[];
   /** Of idempotent producers, by offset; only appended to. */
   readonly sent: SentBatch[];
+  /** Offsets that a rewrite was asked to drop: they may be gone, or there or back. Only appended to. */
+  readonly droppable: number[];
   /** Below this everything was acknowledged or seen by a reader. */
   safeEnd = 0;
   /** The start was acknowledged to be at least `safeStart`, and asked to be at most `startMax`. */
@@ -33,11 +42,12 @@ export class Promises {
   isDeletionAsked = false;
   isDeleted = false;
 
-  constructor(topicId: string, topic: string, values: string[] = [], sent: SentBatch[] = []) {
+  constructor(topicId: string, topic: string, values: string[] = [], sent: SentBatch[] = [], droppable: number[] = []) {
     this.topicId = topicId;
     this.topic = topic;
     this.values = values;
     this.sent = sent;
+    this.droppable = droppable;
   }
 
   acknowledged(lastOffset: number): void {
@@ -46,7 +56,7 @@ export class Promises {
 
   now(): PromisesAt {
     const { safeEnd, safeStart, startMax, isDeletionAsked, isDeleted } = this;
-    const counts = { appended: this.values.length, sent: this.sent.length };
+    const counts = { appended: this.values.length, sent: this.sent.length, dropped: this.droppable.length };
     return { of: this, safeEnd, safeStart, startMax, isDeletionAsked, isDeleted, ...counts };
   }
 }
@@ -62,6 +72,8 @@ export interface PromisesAt {
   /** Records and batches that had been appended by then, acknowledged or not. */
   readonly appended: number;
   readonly sent: number;
+  /** How many of `droppable` had been asked for. */
+  readonly dropped: number;
 }
 
 /** The parts of one atomic commit: first offsets. */
@@ -98,20 +110,42 @@ export async function checkPartition(
   if (terms.isKept && log.startOffset < at.safeStart)
     fail(`starts at ${log.startOffset}, ${at.safeStart} was acknowledged`);
   if (log.startOffset > at.startMax) fail(`starts at ${log.startOffset}, at most ${at.startMax} was asked for`);
-  let values: string[];
+  let records: Map<number, string>;
   try {
-    values = await readValues(log, log.startOffset, 3000);
+    records = await readRecordsOf(log, log.startOffset, 3000);
   } catch (error) {
     if (log.isFenced && !terms.isKept) return undefined;
     throw error;
   }
-  for (let index = 0; index < values.length; index++) {
-    const offset = log.startOffset + index;
-    if (values[index] !== of.values[offset]) {
-      fail(`has '${values[index].slice(0, 40)}' at ${offset}, sent was '${of.values[offset].slice(0, 40)}'`);
+  const mayBeGone = goneIn(log, of, log.endOffset, at.dropped, records);
+  for (let offset = log.startOffset; offset < log.endOffset; offset++) {
+    const value = records.get(offset);
+    if (value === undefined && !mayBeGone(offset)) fail(`has nothing at ${offset}`);
+    if (value !== undefined && value !== of.values[offset]) {
+      fail(`has '${value.slice(0, 40)}' at ${offset}, sent was '${of.values[offset].slice(0, 40)}'`);
     }
   }
   return { start: log.startOffset, end: log.endOffset };
+}
+
+/**
+ * Which records may be gone below `end`: those that a rewrite was asked to drop; of a compacted log those with the key of a
+ * later one, which must be there itself (`records`; default: it was appended).
+ */
+export function goneIn(
+  log: PartitionLog,
+  of: Promises,
+  end: number,
+  droppedCount: number,
+  records?: ReadonlyMap<number, string>,
+): (offset: number) => boolean {
+  const droppable = new Set(of.droppable.slice(0, droppedCount));
+  if (log.config.compaction === undefined) return (offset) => droppable.has(offset);
+  const newest = new Map<string, number>();
+  for (let offset = 0; offset < end; offset++) {
+    if (records === undefined || records.has(offset)) newest.set(keyOf(of.values[offset]), offset);
+  }
+  return (offset) => (newest.get(keyOf(of.values[offset])) ?? -1) > offset;
 }
 
 /** Sends each producer's newest batches again: they must be recognised, and what follows them must be taken. */
@@ -151,25 +185,34 @@ export function plainBatch(values: readonly string[]): Buffer {
 }
 
 const recordsOf = (values: readonly string[]) =>
-  values.map((value) => ({ key: null, value: Buffer.from(value), timestamp: 1000 }));
+  values.map((value) => ({ key: Buffer.from(keyOf(value)), value: Buffer.from(value), timestamp: 1000 }));
 
-/** All values from `offset` to the high watermark; throws if offsets are not dense. */
-export async function readValues(log: PartitionLog, offset: number, maxBytes: number): Promise<string[]> {
-  const values: string[] = [];
+/** One of a few: values begin with `topic:seed:number:`. */
+function keyOf(value: string): string {
+  return `key ${Number(/(\d+):\.*$/.exec(value)?.[1]) % 6}`;
+}
+
+/** All values from `offset` to the high watermark by offset; throws if offsets do not rise. */
+export async function readRecordsOf(log: PartitionLog, offset: number, maxBytes: number): Promise<Map<number, string>> {
+  const values = new Map<number, string>();
   const end = log.highWatermark;
   for (let next = offset; next < end; ) {
     const before = next;
     const bytes = await bytesOf(await log.read(next, maxBytes, { wholeFirst: true }));
     for (let at = 0; at + BATCH_OVERHEAD_BYTES <= bytes.length; at += batchSizeBytes(bytes, at)) {
       if (at + batchSizeBytes(bytes, at) > bytes.length) break;
+      if (batchBaseOffset(bytes, at) < next && next !== before) throw new Error(`${log.name}: goes back at ${next}`);
       for (const record of readRecords(bytes, at)) {
-        if (record.offset < next || next >= end) continue;
-        if (record.offset !== next) throw new Error(`${log.name}: offset ${record.offset}, expected ${next}`);
-        values.push(String(record.value));
-        next++;
+        if (record.offset < next || record.offset >= end) continue;
+        values.set(record.offset, String(record.value));
+        next = record.offset + 1;
       }
+      next = Math.max(next, Math.min(end, batchLastOffset(bytes, at) + 1));
     }
-    if (next === before) throw new Error(`${log.name}: nothing at ${next}, high watermark ${end}`);
+    if (next > before) continue;
+    // After the last record that is left, nothing comes any more.
+    if (bytes.length === 0) break;
+    throw new Error(`${log.name}: nothing at ${next}, high watermark ${end}`);
   }
   return values;
 }

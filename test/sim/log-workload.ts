@@ -1,6 +1,6 @@
 /**
  * A seeded workload on the log alone, over a simulated disk: appends on both ways of committing, atomic commits, rolls,
- * retention, moved starts, partitions deleted and created again under the same name, idempotent producers with retries,
+ * retention, moved starts, compaction and rewrites, partitions deleted and created again under the same name, idempotent producers with retries,
  * and readers. It keeps the book of promises, and tells at every disk operation what was promised by then.
  */
 import { DataDir } from '../../storage/data-dir.ts';
@@ -11,7 +11,15 @@ import { SimClock } from '../support/sim-clock.ts';
 import { type DiskFault, SimDisk } from '../support/sim-disk.ts';
 import type { SimImage } from '../support/sim-image.ts';
 import { SimRandom } from '../support/sim-random.ts';
-import { type AtomicCommit, plainBatch, producerBatch, Promises, type PromisesAt, readValues } from './log-promises.ts';
+import {
+  type AtomicCommit,
+  goneIn,
+  plainBatch,
+  producerBatch,
+  Promises,
+  type PromisesAt,
+  readRecordsOf,
+} from './log-promises.ts';
 
 const KIB = 1024;
 export const DATA_DIR = 'data';
@@ -51,6 +59,19 @@ export const logConfig: LogConfig = {
   timestampBeforeMaxMs: Number.MAX_SAFE_INTEGER,
   timestampAfterMaxMs: Number.MAX_SAFE_INTEGER,
   maxMessageBytes: 2 ** 21,
+};
+
+/** By topic: one is compacted, one rewritten for somebody else, one neither. */
+const COMPACTED = 'topic2';
+const REWRITTEN = 'topic1';
+const compactedConfig: LogConfig = {
+  ...logConfig,
+  compaction: {
+    minDirtyRatio: 0,
+    minLagMs: 0,
+    maxLagMs: Number.MAX_SAFE_INTEGER,
+    deleteRetentionMs: 86_400_000,
+  },
 };
 
 /** Everything that was promised up to a moment. */
@@ -191,6 +212,7 @@ class Workload {
         Number.POSITIVE_INFINITY,
         ...promises.sent.filter((each) => each.baseOffset < log.endOffset),
       );
+      promises.droppable.splice(0, Number.POSITIVE_INFINITY, ...promises.droppable.filter((at) => at < log.endOffset));
       promises.isDeletionAsked = false;
       promises.safeEnd = log.endOffset;
       promises.safeStart = log.startOffset;
@@ -223,8 +245,10 @@ class Workload {
     else if (dice < 70) this.#commitAtomically();
     else if (dice < 76) this.#moveStart(log);
     else if (dice < 79) this.#recreate(log);
-    else if (dice < 83) this.#retain();
-    else if (dice < 88) await this.#read(log);
+    else if (dice < 81) this.#retain();
+    else if (dice < 85) this.#compact();
+    else if (dice < 88) this.#rewrite();
+    else if (dice < 92) await this.#read(log);
     else await this.#clock.advance(random.below(30));
     if (random.chance(0.4)) await this.#clock.advance(random.below(3));
   }
@@ -350,22 +374,43 @@ class Workload {
     this.engine.retain().catch(() => {});
   }
 
+  #compact(): void {
+    // A failure stops the log, which is told elsewhere.
+    this.engine.compact().catch(() => {});
+  }
+
+  /** Drops about half of the older records. */
+  #rewrite(): void {
+    const log = this.#logs.find(({ topic }) => topic === REWRITTEN);
+    if (log === undefined || log.isFenced) return;
+    const promises = this.#promisesOf(log);
+    const [from, to] = [log.startOffset, log.highWatermark - this.#random.below(20)];
+    const keep: number[] = [];
+    for (let offset = from; offset < to; offset++) {
+      if (this.#random.chance(0.5)) keep.push(offset);
+      else promises.droppable.push(offset);
+    }
+    this.engine.rewrite(log, { from, to, keep: Float64Array.from(keep) }).catch(() => {});
+  }
+
   async #read(log: PartitionLog): Promise<void> {
     const promises = this.#promisesOf(log);
     const from = this.#random.between(log.startOffset, log.highWatermark);
     const end = log.highWatermark;
-    let values: string[];
+    let records: Map<number, string>;
     try {
-      values = await this.#clock.settle(readValues(log, from, this.#random.between(100, 4000)));
+      records = await this.#clock.settle(readRecordsOf(log, from, this.#random.between(100, 4000)));
     } catch (error) {
       // The start may move past the reader, the partition may end, or a read fault fences it.
       if (log.isDeleted || from < log.startOffset || this.#options.fault !== undefined) return;
       throw error;
     }
-    values.forEach((value, index) => {
-      if (value !== promises.values[from + index])
-        throw new Error(`${log.name}: a reader saw another record at ${from + index}`);
-    });
+    const mayBeGone = goneIn(log, promises, log.highWatermark, promises.droppable.length);
+    for (let offset = from; offset < end; offset++) {
+      const value = records.get(offset);
+      if (value === undefined ? mayBeGone(offset) : value === promises.values[offset]) continue;
+      throw new Error(`${log.name}: a reader saw another record at ${offset}`);
+    }
     promises.acknowledged(end - 1);
   }
 
@@ -379,12 +424,18 @@ class Workload {
 /** The same partition in the next life: its lists are copied, for earlier moments still look at the old ones. */
 function carriedOver(at: PromisesAt): Promises {
   const { of, safeEnd, safeStart, startMax, isDeletionAsked } = at;
-  const promises = new Promises(of.topicId, of.topic, of.values.slice(0, at.appended), of.sent.slice(0, at.sent));
+  const promises = new Promises(
+    of.topicId,
+    of.topic,
+    of.values.slice(0, at.appended),
+    of.sent.slice(0, at.sent),
+    of.droppable.slice(0, at.dropped),
+  );
   return Object.assign(promises, { safeEnd, safeStart, startMax, isDeletionAsked });
 }
 
 export function openLog(engine: LogEngine, { topicId, topic }: { topicId: string; topic: string }): PartitionLog {
-  return engine.openPartition({ topicId, topic, index: 0, config: logConfig });
+  return engine.openPartition({ topicId, topic, index: 0, config: topic === COMPACTED ? compactedConfig : logConfig });
 }
 
 export async function openEngine(

@@ -218,6 +218,30 @@ export const mutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'swap-not-synced',
+    breaks: 'a rewritten segment is synced before it takes the place of the old one',
+    seeds: '1..20',
+    changes: [
+      {
+        file: 'storage/segment-rewrite.js',
+        from: 'times.add(found.largestTimestamp, found.largestTimestampOffset); await file.sync();',
+        to: 'times.add(found.largestTimestamp, found.largestTimestampOffset);',
+      },
+    ],
+  },
+  {
+    name: 'swap-before-checkpoint',
+    breaks: 'the files of a segment stay until a checkpoint names what has taken its place',
+    seeds: '1..20',
+    changes: [
+      {
+        file: 'storage/segment-swap.js',
+        from: 'isInPiece: false, isNamed: false }); this.#host.changed();',
+        to: 'isInPiece: false, isNamed: true }); this.#host.changed(); this.finish();',
+      },
+    ],
+  },
+  {
     name: 'unlink-before-durable',
     breaks: 'files go only after the new start is durable',
     changes: [
