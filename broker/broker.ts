@@ -5,6 +5,7 @@ import type { Options } from './config.ts';
 import type { Engine } from './engine.ts';
 import type { GroupCoordinator } from './groups.ts';
 import type { ProducerIds } from './producers.ts';
+import type { QueueCommands } from './queue-commands.ts';
 import type { QueueReader } from './queue-reader.ts';
 import type { QueueRegistry } from './queues.ts';
 import type { TopicRegistry } from './topics.ts';
@@ -39,6 +40,7 @@ export interface Broker {
   readonly topics: TopicRegistry;
   readonly groups: GroupCoordinator;
   readonly queues: QueueRegistry;
+  readonly queueCommands: QueueCommands;
   /** Of all doors, as is its cache. */
   readonly queueReader: QueueReader;
   readonly producerIds: ProducerIds;

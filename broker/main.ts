@@ -28,6 +28,7 @@ import { Metrics } from './metrics.ts';
 import { observeBroker } from './observe.ts';
 import { ProducerIds } from './producers.ts';
 import { ShareSessions } from './kafka/share-sessions.ts';
+import { QueueCommands } from './queue-commands.ts';
 import { QueueReader } from './queue-reader.ts';
 import { QueueRegistry } from './queues.ts';
 import { type Accept, type Listening, listen } from './server.ts';
@@ -142,6 +143,9 @@ export async function openBroker({
     report,
   });
   await queues.load();
+  const entryBytes = options['journal.entry.bytes'];
+  const queueCommands = new QueueCommands({ engine, clock, topics, queues, reader: queueReader, entryBytes, report });
+  await queueCommands.load();
   await engine.discardUnopened();
   const broker: Broker = {
     clock,
@@ -153,6 +157,7 @@ export async function openBroker({
     topics,
     groups,
     queues,
+    queueCommands,
     queueReader,
     producerIds: new ProducerIds(engine.leaderEpoch),
     access: openAccess,
@@ -212,6 +217,7 @@ export async function openBroker({
       compaction.cancel();
       stalled.cancel();
       groups.close();
+      queueCommands.close();
       queues.close();
       for (const connection of connections) connection.end();
       await engine.close();

@@ -26,6 +26,7 @@ import {
 } from './groups.ts';
 import { deleteRecords, describeLogDirs, listPartitionReassignments, offsetForLeaderEpoch } from './log-admin.ts';
 import { describeCluster, describeTopicPartitions, metadata } from './metadata.ts';
+import { QUEUES_FEATURE } from './queue-command.ts';
 import { shareAcknowledge } from './share-acknowledge.ts';
 import { shareFetch } from './share-fetch.ts';
 import { shareGroupDescribe, shareGroupHeartbeat } from './share-groups.ts';
@@ -60,12 +61,13 @@ export interface ApiRow {
 
 /**
  * Features that are served (KIP-584): `group.version` 1 is the consumer group protocol (KIP-848), `share.version` 1 are
- * share groups (KIP-932), 2 their dead letters (KIP-1191).
+ * share groups (KIP-932), 2 their dead letters (KIP-1191); `millrace.queues` 1 are queue commands.
  */
 const FEATURES: Pick<ApiVersionsResponseInit, 'supportedFeatures' | 'finalizedFeatures' | 'finalizedFeaturesEpoch'> = {
   supportedFeatures: [
     { name: 'group.version', minVersion: 0, maxVersion: 1 },
     { name: 'share.version', minVersion: 0, maxVersion: 2 },
+    QUEUES_FEATURE,
   ],
   finalizedFeaturesEpoch: 1,
   finalizedFeatures: [

@@ -14,6 +14,7 @@ import type {
 } from '../../protocol/kafka/messages.ts';
 import type { Broker } from '../broker.ts';
 import type { Call } from './call.ts';
+import { queueCommand } from './queue-command.ts';
 import { failureOf } from './failure.ts';
 
 const NO_FAILURE = { errorCode: 0, errorMessage: null };
@@ -87,7 +88,8 @@ function describeTopic(broker: Broker, groupId: string, topicName: string, index
 type AlterCall = Call<AlterShareGroupOffsetsRequest, AlterShareGroupOffsetsResponseInit>;
 
 export function alterShareGroupOffsets(broker: Broker, call: AlterCall): void {
-  const { groupId, topics } = call.request;
+  const { groupId, topics, queueCommand: command } = call.request;
+  if (command !== null) return queueCommand(broker, call, command);
   try {
     if (!call.allows('READ', 'GROUP', groupId)) throw new MillraceError('GROUP_AUTHORIZATION_FAILED');
     broker.groups.foundShareGroup(groupId);

@@ -11,6 +11,7 @@ import { PiecePool } from '../../broker/kafka/piece-pool.ts';
 import { Metrics } from '../../broker/metrics.ts';
 import { ProducerIds } from '../../broker/producers.ts';
 import { ShareSessions } from '../../broker/kafka/share-sessions.ts';
+import { QueueCommands } from '../../broker/queue-commands.ts';
 import { QueueReader } from '../../broker/queue-reader.ts';
 import { QueueRegistry } from '../../broker/queues.ts';
 import type { Transport } from '../../broker/server.ts';
@@ -128,6 +129,9 @@ export async function openMemoryBroker(
     report,
   });
   await queues.load();
+  const entryBytes = options['journal.entry.bytes'];
+  const queueCommands = new QueueCommands({ engine, clock, topics, queues, reader: queueReader, entryBytes, report });
+  await queueCommands.load();
   if (durability === 'manual') engine.sync();
   const broker: Broker = {
     clock,
@@ -139,6 +143,7 @@ export async function openMemoryBroker(
     topics,
     groups,
     queues,
+    queueCommands,
     queueReader,
     producerIds: new ProducerIds(1),
     access: openAccess,
