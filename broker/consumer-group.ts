@@ -51,7 +51,6 @@ import type { MemberIdentity } from './group-roster.ts';
 import { MemberSessions } from './member-sessions.ts';
 import { PartitionHolders } from './partition-holders.ts';
 import { Subscriptions, type TopicCatalog } from './subscriptions.ts';
-import { compileTopicRegex } from './topic-regex.ts';
 import type { Instant } from './group.ts';
 
 export type ConsumerGroupState = 'Empty' | 'Assigning' | 'Reconciling' | 'Stable' | 'Dead';
@@ -636,7 +635,8 @@ export class ConsumerGroup {
 
   #checkProfile(request: ConsumerHeartbeat, profile: MemberProfile, before: MemberProfile | undefined): void {
     const { topicRegex } = profile;
-    if (topicRegex !== null && topicRegex !== '' && topicRegex !== before?.topicRegex) compileTopicRegex(topicRegex);
+    const isNew = topicRegex !== null && topicRegex !== '' && topicRegex !== before?.topicRegex;
+    if (isNew) this.#subscriptions.check(topicRegex);
     const sizeBytes = consumerGroupEventBytes(this.#memberEvent(request.memberId, profile));
     if (sizeBytes <= this.#host.options['message.max.bytes'] / 2) return;
     throw new MillraceError('INVALID_REQUEST', 'The subscription is larger than the group log takes.');

@@ -16,7 +16,7 @@ import { decodeGroupEvent, encodeGroupEvent, type GroupEvent, groupEventBytes } 
 import { ShareGroup, type ShareGroupHost } from './share-group.ts';
 import { isShareGroupEvent, type ShareGroupEvent } from './share-group-records.ts';
 import { StateLog } from './state-log.ts';
-import type { TopicCatalog } from './subscriptions.ts';
+import { findTopics, type TopicCatalog } from './subscriptions.ts';
 import type { TopicRegistry } from './topics.ts';
 
 export const GROUPS_TOPIC = '__consumer_offsets';
@@ -110,6 +110,11 @@ export class GroupStore {
   classic(groupId: string): Group | undefined {
     const group = this.#groups.get(groupId);
     return group?.type === 'classic' ? group : undefined;
+  }
+
+  /** Throws INVALID_REGULAR_EXPRESSION for one that cannot be subscribed to. */
+  checkRegex(regex: string): void {
+    findTopics(regex, this.#catalog);
   }
 
   /** Forgets the group; what the log says of it is ended by events. */

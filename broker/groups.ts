@@ -33,7 +33,6 @@ import {
 import type { TopicPartition } from './group-offsets.ts';
 import type { CommittedOffset, GroupEvent } from './group-records.ts';
 import type { MemberIdentity } from './group-roster.ts';
-import { compileTopicRegex } from './topic-regex.ts';
 import { type AnyGroup, endEvents, type GroupParts, GroupStore } from './group-store.ts';
 import { GroupTimers } from './group-timers.ts';
 import type { ShareGroup, ShareGroupState, ShareHeartbeat, ShareHeartbeatAnswer } from './share-group.ts';
@@ -304,7 +303,7 @@ export class GroupCoordinator {
 
   #checkJoining(joining: ConsumerHeartbeat, memberCount: number): void {
     const { topicRegex } = joining;
-    if (topicRegex !== null && topicRegex !== '') compileTopicRegex(topicRegex);
+    if (topicRegex !== null && topicRegex !== '') this.#store.checkRegex(topicRegex);
     const sizeMax = this.#options['group.consumer.max.size'];
     if (memberCount === sizeMax) throw groupIsFull(sizeMax);
     this.#checkMembersRoom(joining);

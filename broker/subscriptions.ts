@@ -3,9 +3,15 @@
  * like to them. Which topics an expression finds is stored: a restart must not need the member that may see them.
  */
 import { crc32c } from '../protocol/crc32c.ts';
+import { MillraceError } from '../protocol/errors.ts';
 import type { ConsumerGroupEvent, ResolvedRegex } from './consumer-group-records.ts';
 import { isSameNames } from './consumer-member.ts';
 import { compileTopicRegex } from './topic-regex.ts';
+
+/** What an expression finds among the topics, whoever may see them. Throws INVALID_REGULAR_EXPRESSION. */
+export function findTopics(regex: string, topics: TopicCatalog): string[] {
+  return compileTopicRegex(regex).select(topics.names());
+}
 
 /** The topics, as far as groups care. */
 export interface TopicCatalog {
@@ -29,6 +35,8 @@ export class Subscriptions {
   readonly #nameCounts = new Map<string, number>();
   readonly #regexCounts = new Map<string, number>();
   readonly #resolved = new Map<string, ResolvedRegex>();
+  /** The last that was checked. */
+  #searched: { readonly regex: string; readonly version: number; readonly topics: readonly string[] } | undefined;
   /** Version of the topics that the expressions were last compared with. */
   #version = -1;
 
@@ -65,6 +73,14 @@ export class Subscriptions {
     else this.#resolved.set(regex, resolved);
   }
 
+  /**
+   * Whether the expression is one, and can be resolved among the topics that there are; throws
+   * INVALID_REGULAR_EXPRESSION if not. What it finds is kept for `resolve`.
+   */
+  check(regex: string): void {
+    this.#searched = { regex, version: this.#topics.version, topics: findTopics(regex, this.#topics) };
+  }
+
   /** Looks at the topics: what expressions find now that is not what is known, and those that nobody has any more. */
   resolve(wallMs: number, canSee: (topic: string) => boolean): ConsumerGroupEvent[] {
     const events: ConsumerGroupEvent[] = [];
@@ -72,13 +88,24 @@ export class Subscriptions {
     for (const regex of this.#regexCounts.keys()) {
       const known = this.#resolved.get(regex);
       if (known !== undefined && !this.isStale) continue;
-      const compiled = compileTopicRegex(regex);
-      const topics = [...this.#topics.names()].filter((name) => compiled.matches(name) && canSee(name)).sort();
+      const topics = this.#search(regex, known?.topics ?? []).filter(canSee);
       if (known !== undefined && isSameNames(known.topics, topics)) continue;
       events.push(this.#event(regex, { topics, version, timeMs: wallMs }));
     }
     this.#version = version;
     return [...events, ...this.unused([])];
+  }
+
+  /** What the expression finds; what it found before if there are too many topics by now. */
+  #search(regex: string, before: readonly string[]): readonly string[] {
+    const searched = this.#searched;
+    if (searched?.regex === regex && searched.version === this.#topics.version) return searched.topics;
+    try {
+      return findTopics(regex, this.#topics);
+    } catch (error) {
+      if (error instanceof MillraceError) return before.filter((name) => this.#topics.get(name) !== undefined);
+      throw error;
+    }
   }
 
   /** The end of expressions that nobody has when `leaving` are gone. */

@@ -1,7 +1,8 @@
 /**
  * Regular expressions over topic names in RE2's syntax, for consumer groups that subscribe by one (KIP-848). The time is
  * linear in the length of the name: the expression becomes a small automaton of which all states advance together, so
- * no expression of a client can make the broker backtrack (docs/decisions/0021-regular-expressions.md).
+ * no expression of a client can make the broker backtrack. What all names together may cost is bounded, too
+ * (docs/decisions/0021-regular-expressions.md).
  *
  * Always true: a name matches as a whole; names are ASCII. What RE2 does not know either (back references, look-around,
  * possessive repetition) is refused. Whether a repetition is greedy does not matter for a whole match.
@@ -11,6 +12,8 @@ import { MillraceError } from '../protocol/errors.ts';
 const PATTERN_LENGTH_MAX = 1_000;
 /** States of the automaton; bounds the work a character can cost. */
 const PROGRAM_SIZE_MAX = 1_000;
+/** Steps that finding the names of one expression may take: about a tenth of a second. */
+const STEPS_MAX = 10_000_000;
 /** As RE2. */
 const REPEAT_MAX = 1_000;
 const ASCII = 128;
@@ -32,6 +35,11 @@ type State =
 
 export interface TopicRegex {
   matches(name: string): boolean;
+  /**
+   * The names that match, sorted. Throws INVALID_REGULAR_EXPRESSION if the search takes more than `stepsMax` steps (a
+   * state of the automaton looked at for a character of a name); default 10 million.
+   */
+  select(names: Iterable<string>, stepsMax?: number): string[];
 }
 
 /** Throws INVALID_REGULAR_EXPRESSION. */
@@ -40,7 +48,18 @@ export function compileTopicRegex(pattern: string): TopicRegex {
     throw refusal(pattern, `it is longer than ${PATTERN_LENGTH_MAX} characters`);
   }
   const program = new Program(pattern, new Parser(pattern).parse());
-  return { matches: (name) => program.matches(name) };
+  return {
+    matches: (name) => program.matches(name),
+    select(names, stepsMax = STEPS_MAX) {
+      const endSteps = program.steps + stepsMax;
+      const selected: string[] = [];
+      for (const name of names) {
+        if (program.matches(name)) selected.push(name);
+        if (program.steps > endSteps) throw refusal(pattern, 'it takes too long over the topics that there are');
+      }
+      return selected.sort();
+    },
+  };
 }
 
 function refusal(pattern: string, reason: string): MillraceError {
@@ -311,48 +330,89 @@ class Parser {
   }
 }
 
+const KINDS = { set: 0, anchor: 1, split: 2, match: 3 } as const;
+
 class Program {
   readonly #pattern: string;
   readonly #states: State[] = [{ kind: 'match' }];
   readonly #first: number;
-  /** State → step in which it was reached last. */
+  /** The states once more, as numbers: they are looked at for every character of every name. */
+  readonly #kinds: Uint8Array;
+  readonly #next: Int32Array;
+  readonly #other: Int32Array;
+  /** Of each state, which characters it takes. */
+  readonly #sets: Uint8Array;
+  /** State → round in which it was reached last. */
   readonly #reached: Float64Array;
-  #step = 0;
+  readonly #stack: Int32Array;
+  #current: Int32Array;
+  #following: Int32Array;
+  #round = 0;
+  /** States looked at so far. */
+  steps = 0;
   #visits = 0;
 
   constructor(pattern: string, node: Node) {
     this.#pattern = pattern;
     this.#first = this.#compile(node, 0);
-    this.#reached = new Float64Array(this.#states.length);
+    const size = this.#states.length;
+    this.#kinds = new Uint8Array(size);
+    this.#next = new Int32Array(size);
+    this.#other = new Int32Array(size);
+    this.#sets = new Uint8Array(size * ASCII);
+    this.#states.forEach((state, index) => {
+      this.#kinds[index] = KINDS[state.kind];
+      if (state.kind !== 'match') this.#next[index] = state.next;
+      if (state.kind === 'split') this.#other[index] = state.other;
+      if (state.kind === 'set') this.#sets.set(state.set, index * ASCII);
+    });
+    this.#reached = new Float64Array(size);
+    // Each state is left once a round, to two others at most.
+    this.#stack = new Int32Array(2 * size + 1);
+    this.#current = new Int32Array(size);
+    this.#following = new Int32Array(size);
   }
 
   matches(name: string): boolean {
-    let current = this.#reach([this.#first], name, 0);
-    for (let at = 0; at < name.length && current.length > 0; at++) {
+    this.#round++;
+    let count = this.#reach(this.#first, this.#current, 0, name, 0);
+    for (let at = 0; at < name.length && count > 0; at++) {
       const code = name.charCodeAt(at);
-      const next: number[] = [];
-      for (const index of current) {
-        const state = this.#states[index];
-        if (state.kind === 'set' && state.set[code] === 1) next.push(state.next);
+      this.#round++;
+      let following = 0;
+      for (let index = 0; index < count; index++) {
+        const state = this.#current[index];
+        if (this.#kinds[state] !== KINDS.set || this.#sets[state * ASCII + code] !== 1) continue;
+        following = this.#reach(this.#next[state], this.#following, following, name, at + 1);
       }
-      current = this.#reach(next, name, at + 1);
+      [this.#current, this.#following] = [this.#following, this.#current];
+      count = following;
     }
-    return current.includes(0);
+    for (let index = 0; index < count; index++) if (this.#current[index] === 0) return true;
+    return false;
   }
 
-  /** Everything reached from `from` without taking a character. */
-  #reach(from: number[], name: string, at: number): number[] {
-    this.#step++;
-    const found: number[] = [];
-    for (let index = from.pop(); index !== undefined; index = from.pop()) {
-      if (this.#reached[index] === this.#step) continue;
-      this.#reached[index] = this.#step;
-      const state = this.#states[index];
-      if (state.kind === 'split') from.push(state.next, state.other);
-      else if (state.kind !== 'anchor') found.push(index);
-      else if (holds(state.anchor, name, at)) from.push(state.next);
+  /** Adds to `list` everything that is reached from `from` without taking a character; how many there are then. */
+  #reach(from: number, list: Int32Array, before: number, name: string, at: number): number {
+    const stack = this.#stack;
+    let count = before;
+    let top = 0;
+    stack[top++] = from;
+    while (top > 0) {
+      const state = stack[--top];
+      this.steps++;
+      if (this.#reached[state] === this.#round) continue;
+      this.#reached[state] = this.#round;
+      const kind = this.#kinds[state];
+      if (kind === KINDS.split) {
+        stack[top++] = this.#next[state];
+        stack[top++] = this.#other[state];
+      } else if (kind === KINDS.anchor) {
+        const anchored = this.#states[state];
+        if (anchored.kind === 'anchor' && holds(anchored.anchor, name, at)) stack[top++] = this.#next[state];
+      } else list[count++] = state;
     }
-    return found;
+    return count;
   }
 
   /** Where `node` begins if `next` follows it. */

@@ -312,3 +312,21 @@ test('a crash between the parts of a change leaves a group that comes to rest', 
     t.is((owned['a']['t']?.length ?? 0) + (owned['b']['t']?.length ?? 0), 4);
   }
 });
+
+test('an expression that costs too much is refused before the group knows of it; one that came to cost too much keeps what it found', (t) => {
+  const bench = new ConsumerGroupBench();
+  const hostile = '(a?){249}a{249}|t.*';
+  for (let index = 0; index < 100; index++) bench.createTopic(`t${index}`, 1);
+  bench.join('a', { topics: [], regex: hostile });
+  t.is(Object.keys(bench.named(bench.group.target('a')) ?? {}).length, 100);
+  for (let index = 0; index < 1_000; index++) bench.createTopic(`${'a'.repeat(240)}${index}`, 1);
+  bench.deleteTopic('t7');
+  bench.heartbeat('a', 2);
+  t.is(Object.keys(bench.named(bench.group.target('a')) ?? {}).length, 99);
+  const before = ConsumerGroupBench.state(bench.group);
+  t.is(
+    bench.refusal(() => bench.join('b', { topics: [], regex: `${hostile}|x` })),
+    'INVALID_REGULAR_EXPRESSION',
+  );
+  t.deepEqual(ConsumerGroupBench.state(bench.group), before);
+});

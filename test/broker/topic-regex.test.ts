@@ -139,3 +139,16 @@ test('any text is an expression or is refused', (t) => {
   );
   t.pass();
 });
+
+test('the names that match are found, sorted, with a bound on what that may cost', (t) => {
+  const orders = compileTopicRegex('orders-.*');
+  t.deepEqual(orders.select(['orders-b', 'payments', 'orders-a']), ['orders-a', 'orders-b']);
+  const refused = { instanceOf: MillraceError, message: /takes too long over the topics that there are/ };
+  t.throws(() => orders.select(['orders-b', 'orders-a'], 20), refused);
+  // Ten thousand of the longest names: usual expressions are far from the bound, the worst ones do not hold the broker.
+  const names = Array.from({ length: 10_000 }, (_value, index) => `${'a'.repeat(244)}${index}`);
+  t.is(compileTopicRegex('.*7').select(names).length, 1_000);
+  t.is(compileTopicRegex('a+[0-9]+').select(names).length, 10_000);
+  const error = t.throws(() => compileTopicRegex('(a?){249}a{249}').select(names), refused);
+  t.is(error instanceof MillraceError && error.code, 'INVALID_REGULAR_EXPRESSION');
+});
