@@ -73,6 +73,11 @@ export class DelayHeap {
     return this.#count === 0 ? Number.POSITIVE_INFINITY : this.#entries[0];
   }
 
+  /** Offset of the soonest; only if there is one. */
+  get top(): number {
+    return this.#entries[1];
+  }
+
   push(atMs: number, offset: number): void {
     if (2 * this.#count === this.#entries.length) this.#entries = grown(this.#entries);
     const entries = this.#entries;

@@ -128,6 +128,11 @@ export class ChangeWriter {
     this.#time(untilMs);
   }
 
+  noteStart(offset: number): void {
+    this.#close();
+    this.#begin(CHANGE.start, offset, 1);
+  }
+
   noteReset(offset: number, baseEpoch: number, newestEpoch: number): void {
     this.#close();
     this.#begin(CHANGE.reset, offset, 1);

@@ -11,7 +11,7 @@
  */
 import type { AttributeIndex } from './attribute-index.ts';
 import { type FlightTable, IN_FLIGHT, READY, WAITING } from './flight-table.ts';
-import { DELAYED, FRESH, type MessageStates, TRACKED } from './message-states.ts';
+import { DELAYED, DONE, FRESH, type MessageStates, TRACKED } from './message-states.ts';
 import { OffsetFifo } from './offset-fifo.ts';
 import { OffsetHeap } from './offset-heap.ts';
 
@@ -157,8 +157,8 @@ export class QueueOrder {
 
   #enter(entry: number, offset: number): void {
     const attributes = this.#attributes;
-    const state = this.#states.get(offset);
-    if (this.#hasPriority && (state === FRESH || state === DELAYED)) {
+    // Also what is in flight: if it was never handed out after all, the cursor will meet it.
+    if (this.#hasPriority && this.#states.get(offset) !== DONE) {
       const level = attributes.priorityAt(entry);
       if (level > 0) this.#lane(level).fifo?.push(offset);
     }

@@ -221,7 +221,9 @@ export class QueueState {
 
   /** When `advance` has something to do: a lock runs out, a delay ends, a message expires. Infinity: nothing is due ever. */
   get nextDeadlineMs(): number {
-    let soonest = Math.min(this.#flights.nextDeadlineMs, this.#delays.nextMs);
+    const delays = this.#delays;
+    while (delays.count > 0 && this.#states.get(delays.top) !== DELAYED) delays.pop();
+    let soonest = Math.min(this.#flights.nextDeadlineMs, delays.nextMs);
     if (!this.#hasExpiry) return soonest;
     const order = this.#order;
     order.beginSearch(false);
@@ -349,7 +351,7 @@ export class QueueState {
     let count = 0;
     if (logStartOffset > this.#start) {
       count = this.#finishBelow(this.#start, Math.min(logStartOffset, this.#end), true, true);
-      this.#changes.note(CHANGE.start, logStartOffset, 1, 0, 0);
+      this.#changes.noteStart(logStartOffset);
       if (logStartOffset > this.#end) {
         this.#applyDone(this.#end, logStartOffset);
         this.#doneCount += logStartOffset - this.#end;
@@ -1033,7 +1035,9 @@ export class QueueState {
 
   #apply(change: Change): void {
     const { kind, offset, endOffset } = change;
-    if (kind !== CHANGE.start && kind !== CHANGE.reset) this.#recoveredEnd = Math.max(this.#recoveredEnd, endOffset);
+    if (kind !== CHANGE.start && kind !== CHANGE.reset && kind !== CHANGE.doneBits) {
+      this.#recoveredEnd = Math.max(this.#recoveredEnd, endOffset);
+    }
     switch (kind) {
       case CHANGE.reset:
         this.#clear(offset, change.epoch, change.acquiredCount);
@@ -1061,7 +1065,9 @@ export class QueueState {
         break;
       case CHANGE.doneBits:
         for (let at = 0; at < change.bits.length * 8; at++) {
-          if ((change.bits[at >>> 3] >>> (at & 7)) & 1) this.#states.set(offset + at, DONE);
+          if (((change.bits[at >>> 3] >>> (at & 7)) & 1) === 0) continue;
+          this.#states.set(offset + at, DONE);
+          this.#recoveredEnd = Math.max(this.#recoveredEnd, offset + at + 1);
         }
         break;
       default:
