@@ -144,6 +144,7 @@ function observeLog(metrics: Metrics, engine: EmbeddedEngine, isSynced: boolean)
     ['millrace_checkpoints_total', 'Checkpoints completed.', () => engine.counters.checkpoints],
   ];
   for (const [name, help, read] of counters) metrics.observed('counter', name, help, read);
+  observeCompaction(metrics, engine);
   const gauges: readonly (readonly [string, string, () => number])[] = [
     [
       'millrace_journal_bytes',
@@ -160,4 +161,45 @@ function observeLog(metrics: Metrics, engine: EmbeddedEngine, isSynced: boolean)
     ['millrace_open_files', 'Open segment files.', () => engine.counters.openFiles],
   ];
   for (const [name, help, read] of gauges) metrics.observed('gauge', name, help, read);
+}
+
+function observeCompaction(metrics: Metrics, { compactor }: EmbeddedEngine): void {
+  for (const [kind, name, help, read] of [
+    ['counter', 'millrace_compaction_runs_total', 'Partitions compacted.', () => compactor.counters.runs],
+    [
+      'counter',
+      'millrace_rewritten_bytes_total',
+      'Size of segments before they were rewritten, by compaction or for queues.',
+      () => compactor.counters.bytesBefore,
+    ],
+    [
+      'counter',
+      'millrace_rewrite_freed_bytes_total',
+      'What that has freed.',
+      () => {
+        const { bytesBefore, bytesAfter } = compactor.counters;
+        return bytesBefore - bytesAfter;
+      },
+    ],
+    [
+      'counter',
+      'millrace_rewrite_dropped_records_total',
+      'Records taken out of segments.',
+      () => compactor.counters.droppedRecords,
+    ],
+    [
+      'gauge',
+      'millrace_compaction_max_dirty_ratio',
+      'Share of bytes not compacted yet in the dirtiest partition, at the last look.',
+      () => compactor.counters.maxDirtyRatio,
+    ],
+    [
+      'gauge',
+      'millrace_uncleanable_partitions',
+      'Partitions that cannot be compacted until the next start; the log says why.',
+      () => compactor.counters.uncleanable,
+    ],
+  ] as const) {
+    metrics.observed(kind, name, help, read);
+  }
 }

@@ -16,6 +16,7 @@ import type { Broker } from '../broker.ts';
 import type { AppendOptions, Appended, Partition, Position } from '../engine.ts';
 import type { Topic } from '../topics.ts';
 import type { Call } from './call.ts';
+import { KeylessRecordsError, refuseKeylessRecords } from './keyless-records.ts';
 
 type ProduceCall = Call<ProduceRequest, ProduceResponseInit>;
 
@@ -85,6 +86,9 @@ function execute(broker: Broker, call: ProduceCall): void {
           logAppendTimeMs: -1,
           logStartOffset: -1,
           errorMessage: error.message,
+          ...(error instanceof KeylessRecordsError
+            ? { recordErrors: error.recordErrors, logStartOffset: error.logStartOffset }
+            : {}),
         });
       }
     }
@@ -134,6 +138,9 @@ function appendChecked(
   if (codec !== 0) {
     if (codec === ZSTD && call.version < ZSTD_MIN_VERSION) throw new MillraceError('UNSUPPORTED_COMPRESSION_TYPE');
     checkCompressedRecords(records, 0, broker.options['decompressed.bytes.max']);
+  }
+  if (partition.config.compaction !== undefined) {
+    refuseKeylessRecords(partition, records, broker.options['decompressed.bytes.max']);
   }
   const intake = broker.queues.intake(partition.topicId);
   const pending = intake?.check(partition, records, 'kafka');
