@@ -13,6 +13,7 @@ import { type QueuedRecord, QueueReader } from '../../broker/queue-reader.ts';
 import { type Queue, QueueRegistry } from '../../broker/queues.ts';
 import { TopicRegistry } from '../../broker/topics.ts';
 import { buildBatch, type RecordInit } from '../../protocol/record-batch.ts';
+import type { Clock, Timer } from '../../storage/clock.ts';
 import { MemoryEngine } from './memory-engine.ts';
 import { SimClock } from './sim-clock.ts';
 import { SimDisk } from './sim-disk.ts';
@@ -26,7 +27,40 @@ export type Publishable =
   | Partial<RecordInit>
   | { value: string; headers?: Record<string, string>; key?: string };
 
+/** The clock as one life of the broker sees it: with it, its timers end. */
+class LifeClock implements Clock {
+  readonly #clock: SimClock;
+  isDead = false;
+
+  constructor(clock: SimClock) {
+    this.#clock = clock;
+  }
+  now(): number {
+    return this.#clock.now();
+  }
+  monotonic(): number {
+    return this.#clock.monotonic();
+  }
+  after(delayMs: number, callback: () => void): Timer {
+    return this.#clock.after(delayMs, () => {
+      if (!this.isDead) callback();
+    });
+  }
+  endOfTurn(callback: () => void): void {
+    this.#clock.endOfTurn(() => {
+      if (!this.isDead) callback();
+    });
+  }
+}
+
 export interface WorldOptions {
+  /** Below what an operator may choose, for files that fill up soon. */
+  tune?: (options: Options) => void;
+  /** What the disk holds at first. */
+  image?: SimImage;
+  /** Called when each operation on the disk is under way. */
+  onOperation?: (world: QueueWorld, number: number) => void;
+  clock?: SimClock;
   kind?: WorldKind;
   options?: Readonly<Record<string, string | number | boolean>>;
   seed?: number;
@@ -34,7 +68,7 @@ export interface WorldOptions {
 
 export class QueueWorld {
   readonly kind: WorldKind;
-  readonly clock = new SimClock();
+  readonly clock: SimClock;
   readonly options: Options;
   readonly random: SimRandom;
   /** What the operator was told. */
@@ -44,14 +78,21 @@ export class QueueWorld {
   queues!: QueueRegistry;
   jobs!: QueueJobs;
   disk: SimDisk | undefined;
-  #image = new SimImage();
+  #image: SimImage;
+  #life: LifeClock | undefined;
+  readonly #onOperation: WorldOptions['onOperation'];
   #memory: MemoryEngine | undefined;
   #deleted: string[] = [];
 
-  private constructor({ kind = 'memory', options = {}, seed = 1 }: WorldOptions) {
+  private constructor(from: WorldOptions) {
+    const { kind = 'memory', options = {}, seed = 1 } = from;
     this.kind = kind;
+    this.clock = from.clock ?? new SimClock();
     this.random = new SimRandom(seed);
     this.options = resolveOptions(options);
+    from.tune?.(this.options);
+    this.#image = from.image ?? new SimImage();
+    this.#onOperation = from.onOperation;
   }
 
   static async open(options: WorldOptions = {}): Promise<QueueWorld> {
@@ -69,12 +110,15 @@ export class QueueWorld {
     await this.clock.settle(this.#start());
   }
   async #start(): Promise<void> {
-    const { clock, random, options } = this;
+    const { random, options } = this;
+    const clock = new LifeClock(this.clock);
+    this.#life = clock;
     if (this.kind === 'memory') {
       this.#memory = this.#memory?.restart() ?? new MemoryEngine({ clock });
       this.engine = this.#memory;
     } else {
-      this.disk = new SimDisk({ image: this.#image, clock });
+      const onOperation = (number: number): void => this.#onOperation?.(this, number);
+      this.disk = new SimDisk({ image: this.#image, clock, onOperation });
       const warn = (line: string): void => void this.reports.push(line);
       this.engine = await openEmbeddedEngine({ disk: this.disk, clock, random, dataDir: 'data', options, warn });
     }
@@ -113,20 +157,29 @@ export class QueueWorld {
   /** Ends and starts again; answers when the queues are back. */
   async restart(end: WorldEnd = 'stop'): Promise<void> {
     this.jobs.close();
-    this.queues.close();
-    if (this.disk !== undefined) {
-      if (end === 'stop') {
-        await this.clock.settle((this.engine as EmbeddedEngine).close());
-        this.disk.stop();
-        this.#image = this.disk.image();
-      } else {
-        this.disk.stop();
-        const image = this.disk.image();
-        this.#image = end === 'kill' ? image.afterKill(this.random) : image.afterPowerCut(this.random, end);
-      }
-    }
+    if (this.disk === undefined) this.queues.close();
+    else if (end === 'stop') {
+      this.queues.close();
+      await this.clock.settle((this.engine as EmbeddedEngine).close());
+      this.disk.stop();
+      this.#image = this.disk.image();
+    } else this.die(end);
+    if (this.#life !== undefined) this.#life.isDead = true;
     await this.start();
     await this.run(1);
+  }
+
+  /** The process ends now, in the middle of whatever it does; `restart` brings it back. */
+  die(end: 'kill' | CutOptions): void {
+    if (this.disk === undefined || this.#life === undefined) throw new Error('only a world with a disk dies');
+    this.queues?.close();
+    this.disk.stop();
+    this.#life.isDead = true;
+    const image = this.disk.image();
+    this.#image = end === 'kill' ? image.afterKill(this.random) : image.afterPowerCut(this.random, end);
+  }
+  get isDead(): boolean {
+    return this.#life?.isDead === true;
   }
 
   async close(): Promise<void> {
