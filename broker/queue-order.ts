@@ -236,7 +236,7 @@ export class QueueOrder {
       if (group !== 0) {
         if (from === HELD) this.#inFlight[group]--;
         else if (to === HELD) this.#inFlight[group]++;
-        else if (to === GONE) this.#followChain(this.#laneOf(offset), group, entry);
+        else if (to === GONE) this.#mendChain(this.#laneOf(offset), group, entry);
       }
     }
     if (to === DUE) this.#makeAvailable(offset);
@@ -450,12 +450,19 @@ export class QueueOrder {
     }
   }
 
-  /** If the group is chained, the next of its passed-over messages becomes available after this one. */
+  /** Of a chained group, the next of its passed-over messages becomes available after this one, the lowest. */
   #followChain(lane: Lane, group: number, after: number): void {
     if (!lane.chained.has(group)) return;
     const next = this.#nextPassed(lane, after);
     if (next < 0) lane.chained.delete(group);
     else lane.heap.push(this.#attributes.offsetAt(next));
+  }
+
+  /** This one, which may have been the one in the heap, went out of turn. */
+  #mendChain(lane: Lane, group: number, gone: number): void {
+    if (!lane.chained.has(group)) return;
+    const next = this.#nextPassed(lane, gone);
+    if (next >= 0) lane.heap.push(this.#attributes.offsetAt(next));
   }
 
   /** Nothing but noisy groups is left: their lowest message. */
