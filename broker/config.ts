@@ -158,10 +158,10 @@ export const options = {
     'Journaled bytes of a partition reach its segment in writes of about this size.',
   ),
   'journal.segment.linger.ms': int(
-    500,
+    5_000,
     1,
     60_000,
-    'Journaled bytes reach their segment after this long at the latest.',
+    'Journaled bytes reach their segment after this long at the latest. Until then they are in the journal and in memory; the longer, the larger the writes of partitions that get little.',
   ),
   'journal.checkpoint.bytes': int(
     128 * MIB,

@@ -20,7 +20,7 @@ import type { Run, RunOwner } from './tail-cache.ts';
 /** What the committer needs of a partition. */
 export interface Member extends RunOwner {
   readonly key: PartitionKey;
-  /** Its share of the newest group in which it has one. */
+  /** Its share of the newest group in which it has one; undefined if that has ended. */
   share: Share | undefined;
   /** Last group in which it goes direct. */
   directGroupNumber: number;
@@ -317,7 +317,11 @@ export class Committer {
   }
 
   #end(group: Group): void {
-    for (const { member } of group.shares) member.settle(group.number, member.directGroupNumber === group.number);
+    for (const share of group.shares) {
+      const { member } = share;
+      if (member.share === share) member.share = undefined;
+      member.settle(group.number, member.directGroupNumber === group.number);
+    }
     this.durablePosition = group.number;
     this.#inFlight = undefined;
     for (const effect of group.effects) effect();
@@ -332,10 +336,9 @@ export class Committer {
     }
     // That may have failed at once: then nothing more is answered, durable or not.
     if (!isFirst || this.#isStopped) return;
-    for (const ended of this.#ended) {
-      for (const { member } of ended.shares) member.wake();
-      for (const waiter of ended.waiters) waiter();
-    }
+    // Who has written is answered before those who wait to read it.
+    for (const ended of this.#ended) for (const waiter of ended.waiters) waiter();
+    for (const ended of this.#ended) for (const { member } of ended.shares) member.wake();
     this.#ended.length = 0;
     this.#options.onGroupEnd();
   }

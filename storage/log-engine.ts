@@ -176,8 +176,11 @@ export class LogEngine implements LogContext {
     this.cache = new TailCache({
       budgetBytes: settings.tailCacheBytes,
       onPressure: (slab) => {
-        // A slab has runs of partition logs only; the cache does not need to know.
-        for (const run of slab.runs) this.writer.hurry(run.owner as PartitionLog);
+        for (const run of slab.runs) {
+          // A slab has runs of partition logs only; the cache does not need to know.
+          const log = run.owner as PartitionLog;
+          if (log.firstUnwrittenOffset <= run.baseOffset) this.writer.hurry(log);
+        }
       },
     });
     this.compactor = new Compactor({
@@ -266,9 +269,9 @@ export class LogEngine implements LogContext {
     const log = new PartitionLog(this, { topicId, topic, index, config: unopenedConfig }, partition);
     this.#logs.set(log.keyText, log);
     if ('piece' in partition) this.#pieces.set(log.keyText, partition.piece);
-    else this.#dirty.add(log);
+    else this.markDirty(log);
     // Its segments have their names by now.
-    if (partition.state.segments.some(({ isSwapPending }) => isSwapPending)) this.#dirty.add(log);
+    if (partition.state.segments.some(({ isSwapPending }) => isSwapPending)) this.markDirty(log);
   }
 
   get producerExpirationMs(): number {
@@ -470,6 +473,8 @@ export class LogEngine implements LogContext {
   // --- checkpoints ---
 
   markDirty(log: PartitionLog): void {
+    if (log.isDirty) return;
+    log.isDirty = true;
     this.#dirty.add(log);
   }
 
@@ -527,7 +532,10 @@ export class LogEngine implements LogContext {
     this.checkpointNumber++;
     const dirty = [...this.#dirty];
     this.#dirty.clear();
-    for (const log of dirty) log.captureProducers();
+    for (const log of dirty) {
+      log.isDirty = false;
+      log.captureProducers();
+    }
     // The producer state that was captured becomes valid with what is under way; a journal that waits for this
     // checkpoint cannot bring that, and the older state stays.
     await this.#durableOrStarved(this.committer.newestPosition);

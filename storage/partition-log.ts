@@ -17,14 +17,15 @@ import {
   batchCrc,
   batchLastOffsetDelta,
   batchMaxTimestamp,
+  batchProducerId,
   type RecordPlace,
   stampAppendTime,
   stampBatch,
 } from '../protocol/record-batch.ts';
 import type { PartitionState } from './checkpoint.ts';
 import { checkClientBatch } from './client-batch.ts';
-import { type Group, type Member, type Share, WRITE_NOW_BYTES_MAX } from './committer.ts';
-import { isExhausted, writeAll, writeAllNow } from './disk.ts';
+import type { Group, Member, Share } from './committer.ts';
+import { isExhausted } from './disk.ts';
 import { keyText, type OtherPart, type PartitionKey, partitionKey } from './journal-record.ts';
 import { LeaderEpochs, saveEpochs } from './leader-epochs.ts';
 import type { Appended, AppendOptions, LogConfig, LogSlice, OffsetAndTime, PartitionSpec, ReadOptions } from './log.ts';
@@ -37,10 +38,11 @@ import type { Unsynced } from './partition-recovery.ts';
 import type { PendingLog, RecoveredPartition } from './recovery.ts';
 import { OffsetWaiters } from './offset-waiters.ts';
 import { removeSegment, retainedFrom } from './retention.ts';
-import { emptySlice, piecesOf, RunQueue } from './run-queue.ts';
+import { emptySlice, RunQueue } from './run-queue.ts';
+import { RunWriter } from './run-writer.ts';
 import { offsetFileName, Segment, type SegmentState } from './segment.ts';
 import { SegmentSwaps } from './segment-swap.ts';
-import type { WriteTarget } from './segment-writer.ts';
+import { BEHIND_NOW_BYTES_MAX, type WriteTarget } from './segment-writer.ts';
 import { writeSnapshot } from './snapshot.ts';
 import { Run, RUN_BYTES_MAX, runDigest } from './tail-cache.ts';
 
@@ -70,6 +72,8 @@ export class PartitionLog implements Member, WriteTarget {
   // Of the committer, see `Member`.
   share: Share | undefined;
   directGroupNumber = -1;
+  /** Of the engine: it is on the list for the next checkpoint. */
+  isDirty = false;
   // Of the segment writer, see `WriteTarget`.
   lingerUntilMs = 0;
   isQueued = false;
@@ -78,6 +82,7 @@ export class PartitionLog implements Member, WriteTarget {
   readonly #context: LogContext;
   readonly #reader: LogReader;
   readonly #runs: RunQueue;
+  readonly #writer: RunWriter;
   #folder: string | undefined;
   #makingFolder: Promise<void> | undefined;
   /** That the folder is there and whose it is survives a power cut, by itself or because a checkpoint says so. */
@@ -91,6 +96,8 @@ export class PartitionLog implements Member, WriteTarget {
   #endOffset: number;
   readonly #epochs: LeaderEpochs;
   #savedEpoch: number;
+  /** That of this start is in `#epochs`. */
+  #isEpochAssigned = false;
   readonly #producers: ProducerState;
   readonly #producerStore: ProducerStore;
   #isPrepared: boolean;
@@ -104,24 +111,23 @@ export class PartitionLog implements Member, WriteTarget {
   #foundNames: readonly string[] | undefined;
   /** Oldest first; the last one is appended to. Empty until the first append. */
   readonly #segments: Segment[] = [];
+  /** The last one, once something was appended to it. */
+  #appended: Segment | undefined;
   readonly #unsynced = new Set<Segment>();
   /** Ranges of segments that recovery has left unsynced. */
   #unsyncedRanges: { segment: Segment; from: number; to: number }[] = [];
   /** The newest sync, which ends after all before it. */
   #syncing: Promise<void> = Promise.resolve();
-  #isWriting = false;
-  #whenWritten: (() => void)[] = [];
   #whenReleased: (() => void)[] = [];
   /** Made when a segment is first rewritten. */
   #swaps: SegmentSwaps | undefined;
   /** Segments that are on their way out of the log. */
   readonly #leaving = new Set<Promise<void>>();
   #lastTask: Promise<void> = Promise.resolve();
-  /** Runs that the direct write of the group in flight brings to the segments. */
-  #directRuns: Run[] = [];
   #isOpenPartTaken: boolean;
   #markedCheckpoint = -1;
-  readonly #waiters = new OffsetWaiters();
+  /** Undefined if there were none yet. */
+  #waiters: OffsetWaiters | undefined;
 
   /** `recovered`: what a start has found of it. */
   constructor(context: LogContext, spec: PartitionSpec, recovered?: RecoveredPartition) {
@@ -156,6 +162,14 @@ export class PartitionLog implements Member, WriteTarget {
     this.#endOffset = this.#pending?.endOffset ?? this.#segments.at(-1)?.writtenOffset ?? this.#startOffset;
     this.#highWatermark = this.#endOffset;
     if (state?.segments.some(({ isSwapPending }) => isSwapPending) === true) this.#swaps = this.#makeSwaps(true);
+    this.#writer = new RunWriter({
+      runs: this.#runs,
+      segments: this.#segments,
+      writer: context.writer,
+      makeFolder: () => this.#makeFolder(),
+      onWrite: (segment) => this.#unsynced.add(segment),
+      onEnd: () => this.#dropSegments(),
+    });
     this.#reader = new LogReader(
       this.#segments,
       this.#runs,
@@ -201,6 +215,9 @@ export class PartitionLog implements Member, WriteTarget {
   }
   get unwrittenBytes(): number {
     return this.#runs.unwrittenBytes;
+  }
+  get firstUnwrittenOffset(): number {
+    return this.#runs.firstUnwrittenOffset;
   }
   get hasDurableUnwritten(): boolean {
     return this.#runs.hasDurableUnwritten && !this.#isGone;
@@ -295,7 +312,8 @@ export class PartitionLog implements Member, WriteTarget {
     if (appendTimeMs >= 0) stampAppendTime(buffer, position, appendTimeMs);
 
     const startsSegment = segment.sizeBytes === 0;
-    let run = this.#runs.newest;
+    // A share of the group says that the newest run may be of it; else that is not looked at: it is cold in most partitions.
+    let run = this.share?.groupNumber === group.number ? this.#runs.newest : undefined;
     const isMerged =
       run !== undefined &&
       !startsSegment &&
@@ -318,15 +336,19 @@ export class PartitionLog implements Member, WriteTarget {
     this.#runs.unwrittenBytes += sizeBytes;
     writer.appended(sizeBytes);
     committer.count(group, this, sizeBytes);
-    this.#epochs.assign(leaderEpoch, baseOffset);
-    this.#producers.apply(buffer, position, clock.now());
+    if (!this.#isEpochAssigned) {
+      this.#epochs.assign(leaderEpoch, baseOffset);
+      this.#isEpochAssigned = true;
+    }
+    if (batchProducerId(buffer, position) >= 0) this.#producers.apply(buffer, position, clock.now());
     return { baseOffset, lastOffset: nextOffset - 1, appendTimeMs, position: group.number, isDuplicate: false };
   }
 
   /** The segment for a batch; rolls as Kafka does: by size, by age, at a full index, at 2³¹−1 relative offset. */
   #segmentFor(sizeBytes: number, lastOffset: number, maxTimestamp: number): Segment {
-    const active = this.#active;
+    const active = this.#appended ?? this.#active;
     if (active === undefined) return this.#addSegment();
+    this.#appended = active;
     if (active.sizeBytes === 0) return active;
     const { segmentBytes, segmentMs, segmentIndexBytes } = this.config;
     const isOld =
@@ -348,6 +370,7 @@ export class PartitionLog implements Member, WriteTarget {
     const segment = Segment.create(files, this.#folder === undefined ? '' : this.#path, this.#endOffset, clock.now());
     segment.indexIntervalBytes = this.config.indexIntervalBytes;
     this.#segments.push(segment);
+    this.#appended = segment;
     if (before !== undefined && this.#producers.count > 0) {
       const bytes = this.#producers.encode();
       writer.background(() => this.#exclusive(() => this.#saveProducers(segment.baseOffset, bytes)));
@@ -385,98 +408,16 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   writeDirect(groupNumber: number, isSynced: boolean): Promise<void> | undefined {
-    if (!isSynced && !this.#isWriting && this.#writeNow(groupNumber)) return undefined;
-    return this.#writeDirectly(groupNumber, isSynced);
+    if (isSynced) return this.#writer.direct(groupNumber).then(() => this.sync());
+    return this.#writer.directNow(groupNumber) ? undefined : this.#writer.direct(groupNumber);
   }
 
-  /** Writes a small share on the calling thread, if its segment is open. */
-  #writeNow(groupNumber: number): boolean {
-    const segment = this.#active;
-    const file = segment?.file.writable;
-    if (segment === undefined || file === undefined) return false;
-    if (this.#runs.unwrittenBytes > WRITE_NOW_BYTES_MAX) return false;
-    const runs = this.#runs.unwritten(groupNumber);
-    if (runs[0].baseOffset < segment.baseOffset) return false;
-    writeAllNow(file, piecesOf(runs), segment.writtenBytes);
-    this.#wasWritten(segment);
-    this.#isWriting = true;
-    this.#directRuns = runs;
-    return true;
-  }
-
-  async #writeDirectly(groupNumber: number, isSynced: boolean): Promise<void> {
-    while (this.#isWriting) await this.#writeEnd();
-    this.#isWriting = true;
-    const runs = this.#runs.unwritten(groupNumber);
-    this.#directRuns = runs;
-    await this.#write(runs);
-    if (isSynced) await this.sync();
-  }
-
-  /** Journaled and durable bytes reach their segment. */
   async writeBehind(): Promise<void> {
-    if (this.#isWriting) return this.#writeEnd();
-    const runs = this.#runs.unwritten();
-    if (runs.length === 0 || this.#isGone) return;
-    this.#isWriting = true;
-    await this.#write(runs);
-    this.#written(runs);
+    if (!this.#isGone || this.#writer.isWriting) await this.#writer.behind();
   }
 
-  #writeEnd(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#whenWritten.push(resolve);
-    });
-  }
-
-  /** Writes the runs at the ends of their segments. They count as written only after `#written`. */
-  async #write(runs: readonly Run[]): Promise<void> {
-    await this.#makeFolder();
-    for (let index = 0; index < runs.length; ) {
-      const segment = this.#segmentOf(runs[index].baseOffset);
-      const from = index;
-      while (index < runs.length && runs[index].baseOffset < segment.endOffset) index++;
-      const file = await segment.file.use('write');
-      try {
-        await writeAll(file, piecesOf(runs.slice(from, index)), segment.writtenBytes);
-      } finally {
-        segment.file.done();
-      }
-      this.#wasWritten(segment);
-    }
-  }
-
-  #wasWritten(segment: Segment): void {
-    segment.isFileMade = true;
-    segment.file.isDirty = true;
-    this.#unsynced.add(segment);
-  }
-
-  /** Counts runs that are durable and in their segments. */
-  #written(runs: readonly Run[]): void {
-    const { writer } = this.#context;
-    for (const run of runs) {
-      const segment = this.#segmentOf(run.baseOffset);
-      segment.written(run.slab.buffer, run.position, run.sizeBytes);
-      this.#runs.written(run);
-      writer.written(run.sizeBytes);
-      if (segment !== this.#active && segment.writtenBytes === segment.sizeBytes) {
-        writer.background(() => segment.seal());
-      }
-    }
-    this.#isWriting = false;
-    const waiting = this.#whenWritten;
-    if (waiting.length > 0) {
-      this.#whenWritten = [];
-      for (const resolve of waiting) resolve();
-    }
-    this.#dropSegments();
-  }
-
-  #segmentOf(offset: number): Segment {
-    const segment = this.#segments.findLast((candidate) => candidate.baseOffset <= offset);
-    assert(segment !== undefined);
-    return segment;
+  writeBehindNow(): boolean {
+    return !this.#isGone && this.#writer.behindNow();
   }
 
   settle(groupNumber: number, isDirect: boolean): void {
@@ -487,18 +428,12 @@ export class PartitionLog implements Member, WriteTarget {
       // Only now, or a checkpoint begun since the append has taken it for covered.
       this.#context.markDirty(this);
     }
-    if (isDirect) {
-      const runs = this.#directRuns;
-      this.#directRuns = [];
-      this.#written(runs);
-      if (!this.#context.isSynced) return;
-      // One write at a time: what was synced is all that is written.
-      for (const run of runs) this.#segmentOf(run.baseOffset).noteSynced();
-    } else this.#context.writer.durable(this);
+    if (isDirect) this.#writer.settleDirect(this.#context.isSynced);
+    else this.#context.writer.durable(this);
   }
 
   wake(): void {
-    this.#waiters.wake(this.isDeleted || this.isFenced ? Number.POSITIVE_INFINITY : this.#highWatermark);
+    this.#waiters?.wake(this.isDeleted || this.isFenced ? Number.POSITIVE_INFINITY : this.#highWatermark);
   }
 
   #makeFolder(): Promise<void> | undefined {
@@ -611,6 +546,7 @@ export class PartitionLog implements Member, WriteTarget {
   }
 
   whenAbove(offset: number, callback: () => void): () => void {
+    this.#waiters ??= new OffsetWaiters();
     const withdraw = this.#waiters.add(offset, callback);
     if (this.#highWatermark > offset || this.isDeleted || this.isFenced) this.wake();
     return withdraw;
@@ -662,7 +598,7 @@ export class PartitionLog implements Member, WriteTarget {
       if (segment.isSwapPending) return;
       if (next.baseOffset > this.#durableStart) return;
       if (!this.#isProducerStateAbove(next.baseOffset)) return;
-      if (segment.writtenBytes !== segment.sizeBytes || this.#isWriting) return;
+      if (segment.writtenBytes !== segment.sizeBytes || this.#writer.isWriting) return;
       segment.isDropped = true;
       if (segment.readers > 0) return;
       this.#segments.shift();
@@ -781,7 +717,7 @@ export class PartitionLog implements Member, WriteTarget {
     // What its segments lack is not wanted any more.
     await this.#recovering?.catch(() => {});
     this.#pending = undefined;
-    while (this.#isWriting) await this.#writeEnd();
+    await this.#writer.idle();
     // Before the wait for readers, who hold what they read themselves: appends elsewhere may wait for this room.
     for (const run of this.#runs.unwritten()) {
       this.#runs.written(run);
@@ -838,7 +774,9 @@ export class PartitionLog implements Member, WriteTarget {
   async #checkpoint(saveAll: boolean): Promise<PartitionState | undefined> {
     await this.#recovered();
     const durableOffset = this.#highWatermark;
-    while (this.#runs.firstUnwrittenOffset < durableOffset && !this.#isGone) await this.writeBehind();
+    while (this.#runs.firstUnwrittenOffset < durableOffset && !this.#isGone) {
+      if (this.unwrittenBytes > BEHIND_NOW_BYTES_MAX || !this.writeBehindNow()) await this.writeBehind();
+    }
     if (this.#folder === undefined || this.#isGone) return undefined;
     // What is counted as written now is what will have been synced.
     const segments: SegmentState[] = [];

@@ -1,6 +1,7 @@
 /**
  * Brings journaled bytes to their segments: in one write of a partition's share once that is large, after a while at
- * the latest, or when unwritten bytes near their limit (largest first). A few writes are under way at a time.
+ * the latest, or when unwritten bytes near their limit. Those that have waited longest go first: their bytes are in the
+ * slabs that the tail cache gives up next. A few writes are under way at a time.
  *
  * Always true: only durable bytes are written; a partition has one write at a time.
  */
@@ -13,7 +14,9 @@ export interface WriteTarget {
   readonly hasDurableUnwritten: boolean;
   /** Writes what is durable now. Resolves at once if a write is under way. */
   writeBehind(): Promise<void>;
-  /** Clock time (monotonic ms) at which it is due; of this writer. */
+  /** As `writeBehind`, on the calling thread, if that is possible: for little. Throws what the disk says. */
+  writeBehindNow(): boolean;
+  /** Clock time (monotonic ms) at which it is due, 0 if it does not wait to become more; of this writer. */
   lingerUntilMs: number;
   /** It waits for its turn, or is written. */
   isQueued: boolean;
@@ -37,6 +40,10 @@ export interface SegmentWriterOptions {
 }
 
 const WRITES_MAX = 4;
+/** Of the limit of unwritten bytes: the more may wait, the fewer and larger the writes. */
+const RELIEF_SHARE = 0.75;
+/** Up to this much is written on the calling thread. */
+export const BEHIND_NOW_BYTES_MAX = 64 * 1024;
 /** Removals under way at a time: thousands may be wanted at once, and what somebody waits for must not queue behind them. */
 const REMOVALS_MAX = 2;
 
@@ -85,23 +92,39 @@ export class SegmentWriter {
     const { segmentBytesMin, lingerMs, clock } = this.#options;
     if (!target.hasDurableUnwritten || target.isQueued) return;
     if (target.unwrittenBytes >= segmentBytesMin) this.#enqueue(target);
-    else if (!this.#lingering.has(target)) {
+    else if (target.lingerUntilMs === 0) {
       target.lingerUntilMs = clock.monotonic() + lingerMs;
       this.#lingering.add(target);
       this.#timer ??= clock.after(lingerMs, this.#onTimer);
     }
   }
 
-  /** After a group: when unwritten bytes near their limit, the largest are queued until what is left is half of it. */
+  /**
+   * After a group: when unwritten bytes near their limit, as much is written as it takes. Memory is short because many
+   * partitions have a little each: a call on this thread costs less than handing so little to another one.
+   */
   relieve(): void {
-    let excess = this.#unwrittenBytes - this.#queuedBytes - this.#options.unwrittenBytesMax / 2;
-    if (excess <= 0 || this.#lingering.size === 0) return;
-    const largest = [...this.#lingering].sort((a, b) => b.unwrittenBytes - a.unwrittenBytes);
-    for (const target of largest) {
-      if (excess <= 0) return;
-      excess -= target.unwrittenBytes;
-      this.#enqueue(target);
+    const limitBytes = this.#options.unwrittenBytesMax * RELIEF_SHARE;
+    if (this.#unwrittenBytes - this.#queuedBytes <= limitBytes) return;
+    for (const target of this.#lingering) {
+      if (!this.#writeNow(target)) this.#enqueue(target);
+      if (this.#unwrittenBytes - this.#queuedBytes <= limitBytes) return;
     }
+  }
+
+  #writeNow(target: WriteTarget): boolean {
+    if (target.unwrittenBytes > BEHIND_NOW_BYTES_MAX || this.#isStopped) return false;
+    try {
+      if (!target.writeBehindNow()) return false;
+    } catch (error) {
+      this.#options.onFatal(error);
+      return true;
+    }
+    this.writeCount++;
+    this.#lingering.delete(target);
+    target.lingerUntilMs = 0;
+    this.durable(target);
+    return true;
   }
 
   /** Writes the partition's durable bytes soon, however few. */
@@ -169,6 +192,7 @@ export class SegmentWriter {
 
   #enqueue(target: WriteTarget): void {
     this.#lingering.delete(target);
+    target.lingerUntilMs = 0;
     target.isQueued = true;
     target.queuedBytes = target.unwrittenBytes;
     this.#queuedBytes += target.queuedBytes;
