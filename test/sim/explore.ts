@@ -8,7 +8,7 @@ import { SimClock } from '../support/sim-clock.ts';
 import { type DiskFault, SimDisk } from '../support/sim-disk.ts';
 import type { CutOptions, SimImage } from '../support/sim-image.ts';
 import { SimRandom } from '../support/sim-random.ts';
-import { checkPartition, checkRetries, type Promises } from './log-promises.ts';
+import { BrokenPromise, checkPartition, checkRetries, type Promises, withPlace } from './log-promises.ts';
 import {
   DATA_DIR,
   type Moment,
@@ -83,6 +83,7 @@ export async function exploreEnds(options: ExploreOptions): Promise<Explored> {
         explored.states += await checkEnd(moments[index], ending, options, random, `life ${life}`);
       }
     }
+    if (end.failure !== undefined) throw withPlace(`seed ${seed}, life ${life}`, stopped(end.failure));
     const goesOnAt =
       options.isUniform === true ? moments.length - 1 : random.between(moments.length >>> 1, moments.length - 1);
     const last = moments[goesOnAt];
@@ -90,6 +91,10 @@ export async function exploreEnds(options: ExploreOptions): Promise<Explored> {
     [image, world] = await nextLife(survivor, last.world, isSynced);
   }
   return explored;
+}
+
+function stopped(failure: Error): BrokenPromise {
+  return new BrokenPromise(`the log has stopped by itself: ${failure.message}`, { cause: failure });
 }
 
 function endingsOf(isSynced: boolean): Ending[] {
@@ -154,7 +159,7 @@ async function checkEnd(
   } catch (error) {
     const how = ending.kind === 'kill' ? 'kill' : `power cut ${JSON.stringify(ending.cut)}`;
     const text = `seed ${seed}, ${isSynced ? 'synced' : 'written'}, ${where}, operation ${moment.number} (${moment.operation}), ${how}, ${step}`;
-    throw new Error(`${text}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw withPlace(text, error);
   }
 }
 
@@ -182,9 +187,10 @@ async function checkRecovery(
   });
   const warnings: string[] = [];
   let failure: Error | undefined;
-  const engine = await clock.settle(
-    openEngine(disk, clock, random.fork(), isSynced, (text) => void warnings.push(text)),
-  );
+  const opening = openEngine(disk, clock, random.fork(), isSynced, (text) => void warnings.push(text));
+  const engine = await clock.settle(opening).catch((error: unknown) => {
+    throw new BrokenPromise(`the log does not open: ${String(error)}`, { cause: error });
+  });
   engine.onFatal((error) => {
     failure = error;
   });
@@ -200,7 +206,7 @@ async function checkRecovery(
     for (const atomic of kept ? world.atomics : []) {
       const known = atomic.filter(({ of }) => places.has(of));
       const there = known.filter(({ of, offset }) => offset < (places.get(of)?.end ?? 0));
-      if (there.length > 0 && there.length < known.length) throw new Error('an atomic commit is there in part');
+      if (there.length > 0 && there.length < known.length) throw new BrokenPromise('an atomic commit is there in part');
     }
     isOpen = true;
     if (!kept) return images;
@@ -212,11 +218,13 @@ async function checkRecovery(
       if (isCut && /index$/.test(problem.file)) continue;
       // Files below the start of a log may be left, or back, and not all of them: above it everything was read.
       if (problem.expected.startsWith('a segment that starts') && isBelowStart(problem, places)) continue;
-      throw new Error(`${problem.file} at ${problem.position}: expected ${problem.expected}, found ${problem.found}`);
+      throw new BrokenPromise(
+        `${problem.file} at ${problem.position}: expected ${problem.expected}, found ${problem.found}`,
+      );
     }
   } catch (error) {
-    const text = error instanceof Error ? error.message : String(error);
-    throw new Error(warnings.length === 0 ? text : `${text} [${warnings.join('; ')}]`, { cause: error });
+    if (warnings.length > 0) throw withPlace(`[${warnings.join('; ')}]`, error);
+    throw error;
   }
   return images;
 }
@@ -250,6 +258,7 @@ export async function exploreFaults(options: FaultOptions): Promise<Explored> {
   const random = new SimRandom(`faults ${seed}`);
   const explored: Explored = { states: 0, operations: 0 };
   const whole = await runWorkload({ seed, isSynced, steps });
+  if (whole.failure !== undefined) throw withPlace(`seed ${seed}`, stopped(whole.failure));
   explored.operations = whole.operations;
   for (const fault of options.faults) {
     for (let at = 1 + random.below(stride); at <= whole.operations; at += stride) {
@@ -270,7 +279,8 @@ async function checkFault(
   const where = `seed ${seed}, ${isSynced ? 'synced' : 'written'}, ${fault.fault} at ${fault.of} ${fault.at}`;
   try {
     const end: WorkloadEnd = await runWorkload({ seed, isSynced, steps, fault });
-    if (fault.fault === 'short' && (end.isFatal || end.isRefused)) throw new Error('a short write has stopped the log');
+    if (fault.fault === 'short' && (end.failure !== undefined || end.isRefused))
+      throw new BrokenPromise('a short write has stopped the log');
     const endings: Ending[] = [{ kind: 'kill' }];
     if (isSynced) endings.push({ kind: 'power cut', cut: random.pick(cuts) });
     for (const ending of endings) {
@@ -279,7 +289,7 @@ async function checkFault(
     }
     return endings.length;
   } catch (error) {
-    throw new Error(`${where}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw withPlace(where, error);
   }
 }
 

@@ -16,6 +16,20 @@ import {
 import type { FileSplice, LogSlice } from '../../storage/log.ts';
 import type { PartitionLog } from '../../storage/partition-log.ts';
 
+/** Something that was promised is not so: what an exploration is for. Any other error is a mistake somewhere. */
+export class BrokenPromise extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'BrokenPromise';
+  }
+}
+
+/** An error with more said before it, of the same kind. */
+export function withPlace(place: string, error: unknown): Error {
+  const text = `${place}: ${error instanceof Error ? error.message : String(error)}`;
+  return error instanceof BrokenPromise ? new BrokenPromise(text, { cause: error }) : new Error(text, { cause: error });
+}
+
 /** A batch of an idempotent producer. */
 export interface SentBatch {
   producerId: number;
@@ -92,7 +106,7 @@ export async function checkPartition(
 ): Promise<{ start: number; end: number } | undefined> {
   const { of } = at;
   const fail = (what: string): never => {
-    throw new Error(`${log.name} (${of.topicId.slice(-4)}): ${what}`);
+    throw new BrokenPromise(`${log.name} (${of.topicId.slice(-4)}): ${what}`);
   };
   if (at.isDeleted && terms.isKept) {
     if (log.endOffset !== 0) fail(`was deleted and is back, up to ${log.endOffset}`);
@@ -115,7 +129,7 @@ export async function checkPartition(
     records = await readRecordsOf(log, log.startOffset, 3000);
   } catch (error) {
     if (log.isFenced && !terms.isKept) return undefined;
-    throw error;
+    throw new BrokenPromise(`cannot be read: ${String(error)}`, { cause: error });
   }
   const mayBeGone = goneIn(log, of, log.endOffset, at.dropped, records);
   for (let offset = log.startOffset; offset < log.endOffset; offset++) {
@@ -165,14 +179,14 @@ export function checkRetries(log: PartitionLog, at: PromisesAt): void {
       if (batch.baseOffset < log.startOffset) continue;
       const again = log.append(producerBatch(batch), { origin: 'client', urgency: 'lazy' });
       if (again.isDuplicate && again.baseOffset === batch.baseOffset) continue;
-      throw new Error(
+      throw new BrokenPromise(
         `${log.name}: producer ${producerId} sent sequence ${batch.sequence} (offset ${batch.baseOffset}) again; it was taken as offset ${again.baseOffset}`,
       );
     }
     const next = { ...last, sequence: last.sequence + last.values.length };
     const taken = log.append(producerBatch(next), { origin: 'client', urgency: 'lazy' });
     if (taken.isDuplicate)
-      throw new Error(`${log.name}: producer ${producerId}: a new batch was taken for a duplicate`);
+      throw new BrokenPromise(`${log.name}: producer ${producerId}: a new batch was taken for a duplicate`);
   }
 }
 

@@ -13,6 +13,7 @@ import type { SimImage } from '../support/sim-image.ts';
 import { SimRandom } from '../support/sim-random.ts';
 import {
   type AtomicCommit,
+  BrokenPromise,
   goneIn,
   plainBatch,
   producerBatch,
@@ -108,8 +109,8 @@ export interface WorkloadEnd {
   operations: number;
   reads: number;
   traceHash: number;
-  /** The log has stopped after a fault. */
-  isFatal: boolean;
+  /** Why the log has stopped, if it has. Without a fault it must not. */
+  failure: Error | undefined;
   /** It was not even opened. */
   isRefused: boolean;
 }
@@ -135,7 +136,7 @@ class Workload {
   readonly #logs: PartitionLog[] = [];
   readonly #sequences = new Map<string, number>();
   #engine: LogEngine | undefined;
-  #isFatal = false;
+  #failure: Error | undefined;
   /** The turn in which the log has stopped is over: what was durable before may still be answered within it. */
   #isOver = false;
   #hasAnsweredLate = false;
@@ -164,23 +165,23 @@ class Workload {
       if (this.#options.fault === undefined) throw error;
       return this.#end(true);
     }
-    for (let step = 0; step < this.#options.steps && !this.#isFatal; step++) {
+    for (let step = 0; step < this.#options.steps && this.#failure === undefined; step++) {
       try {
         await this.#step();
       } catch (error) {
-        if (!this.#isFatal && this.#options.fault === undefined) throw error;
+        if (this.#failure === undefined && this.#options.fault === undefined) throw error;
       }
       this.#noteWatermarks();
     }
     await this.#clock.advance(60);
-    if (this.#hasAnsweredLate) throw new Error('something was acknowledged after the log had stopped');
+    if (this.#hasAnsweredLate) throw new BrokenPromise('something was acknowledged after the log had stopped');
     return this.#end(false);
   }
 
   #end(isRefused: boolean): WorkloadEnd {
     const { operations, reads, traceHash } = this.#disk;
     const moment = this.#moment(operations, 'the end');
-    return { moment, operations, reads, traceHash, isFatal: this.#isFatal, isRefused };
+    return { moment, operations, reads, traceHash, failure: this.#failure, isRefused };
   }
 
   #world(): WorldAt {
@@ -195,16 +196,15 @@ class Workload {
     const engine = await openEngine(this.#disk, this.#clock, this.#random.fork(), this.#options.isSynced);
     this.#engine = engine;
     engine.onFatal((error) => {
-      this.#isFatal = true;
+      this.#failure = error;
       this.#clock.endOfTurn(() => {
         this.#isOver = true;
       });
-      if (this.#options.fault === undefined) throw error;
     });
     for (const promises of this.#partitions) {
       const log = openLog(engine, promises);
       await log.prepare();
-      if (log.isFenced) throw new Error(`${log.name} is fenced`);
+      if (log.isFenced) throw new BrokenPromise(`${log.name} is fenced`);
       // What was never acknowledged is gone or there; from here on it is what counts.
       promises.values.length = log.endOffset;
       promises.sent.splice(
@@ -321,7 +321,7 @@ class Workload {
     if (batch === undefined) return;
     const again = log.append(producerBatch(batch), { origin: 'client', urgency: 'waited' });
     if (!again.isDuplicate || again.baseOffset !== batch.baseOffset)
-      throw new Error('a retry was taken for a new batch');
+      throw new BrokenPromise('a retry was taken for a new batch');
     this.#whenDurable(again.position, () => promises.acknowledged(again.lastOffset));
   }
 
@@ -403,20 +403,20 @@ class Workload {
     } catch (error) {
       // The start may move past the reader, the partition may end, or a read fault fences it.
       if (log.isDeleted || from < log.startOffset || this.#options.fault !== undefined) return;
-      throw error;
+      throw new BrokenPromise(`${log.name} cannot be read from ${from} to ${end}: ${String(error)}`, { cause: error });
     }
     const mayBeGone = goneIn(log, promises, log.highWatermark, promises.droppable.length);
     for (let offset = from; offset < end; offset++) {
       const value = records.get(offset);
       if (value === undefined ? mayBeGone(offset) : value === promises.values[offset]) continue;
-      throw new Error(`${log.name}: a reader saw another record at ${offset}`);
+      throw new BrokenPromise(`${log.name}: a reader saw another record at ${offset}`);
     }
     promises.acknowledged(end - 1);
   }
 
   /** A reader may have seen everything below a high watermark. */
   #noteWatermarks(): void {
-    if (this.#isFatal) return;
+    if (this.#failure !== undefined) return;
     for (const log of this.#logs) this.#promisesOf(log).acknowledged(log.highWatermark - 1);
   }
 }

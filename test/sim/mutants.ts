@@ -65,8 +65,9 @@ export const mutants: readonly Mutant[] = [
       {
         file: 'storage/partition-log.js',
         from: 'get highWatermark() { return this.#highWatermark; }',
-        to: 'get highWatermark() { return this.#endOffset; }',
+        to: 'get highWatermark() { this.#highWatermark = this.#endOffset; return this.#endOffset; }',
       },
+      { file: 'storage/partition-log.js', from: 'assert(end > this.#highWatermark);', to: '' },
     ],
   },
   {
@@ -100,6 +101,7 @@ export const mutants: readonly Mutant[] = [
     seeds: '5..12',
     changes: [
       { file: 'storage/journal.js', from: 'this.#options.random.fill(this.#salt);', to: '' },
+      { file: 'storage/journal.js', from: 'assert(sequence >= this.#releasedSequence);', to: '' },
       {
         file: 'storage/recovery.js',
         from: 'nextSequence: Math.max(read.endSequence - 1, chain.largestFirstSequence) + SEQUENCE_GAP,',
@@ -257,6 +259,9 @@ export const mutants: readonly Mutant[] = [
 /** The compiled output that this file is part of. */
 const output = fileURLToPath(new URL('../..', import.meta.url));
 const TIMEOUT_MS = 180_000;
+/** What a run says when something that was promised is not so. */
+const LOG_FAILURE = /^BrokenPromise: /;
+const BROKER_FAILURE = /^(FAILED Error: seed \d+, at [0-9.]+ ms|unhandled rejection in seed \d+): /;
 
 export interface Verdict {
   name: string;
@@ -279,7 +284,9 @@ export async function tryMutant(mutant: Mutant, parent: string): Promise<Verdict
   const { code, text } = await explore(folder, mutant);
   const seconds = (performance.now() - startedMs) / 1000;
   rmSync(folder, { recursive: true, force: true });
-  return { name: mutant.name, isCaught: code === 1, text, seconds };
+  // Caught by what it breaks, not by a mistake that it makes elsewhere.
+  const isCaught = code === 1 && (mutant.isBroker === true ? BROKER_FAILURE : LOG_FAILURE).test(text);
+  return { name: mutant.name, isCaught, text, seconds };
 }
 
 function apply(folder: string, change: Change): void {
@@ -325,5 +332,6 @@ function explore(folder: string, { isBroker, isUniform, seeds }: Mutant): Promis
 /** The line that says what was found. */
 function lastLine(text: string): string {
   const lines = text.split('\n').filter((line) => line !== '');
-  return lines.find((line) => /^(FAILED )?\w*Error\b/.test(line)) ?? lines.at(-1) ?? '';
+  const told = lines.find((line) => LOG_FAILURE.test(line) || BROKER_FAILURE.test(line));
+  return told ?? lines.find((line) => /\w*Error\b/.test(line)) ?? lines.at(-1) ?? '';
 }
