@@ -61,9 +61,9 @@ export class QueueCommands {
   readonly #rates: QueueRates;
 
   /** After the queues, before the engine discards what nobody opened. */
-  constructor(parts: QueueCommandsParts) {
+  constructor(parts: QueueCommandsParts, jobs = new QueueJobs(parts)) {
     this.#parts = parts;
-    this.jobs = new QueueJobs(parts);
+    this.jobs = jobs;
     this.#rates = new QueueRates(parts.clock, () => parts.queues.all());
   }
 
@@ -135,6 +135,7 @@ export class QueueCommands {
   // --- which queues there are ---
 
   async #list(allows: Allows): Promise<Answer> {
+    await this.#durable();
     const visible = this.#parts.queues.all().filter(({ name }) => allows('DESCRIBE', 'GROUP', name));
     const queues: Answer[] = [];
     for (const queue of visible) queues.push(await this.#summary(queue));
@@ -192,6 +193,8 @@ export class QueueCommands {
 
   async #describe(args: Arguments, allows: Allows): Promise<Answer> {
     const queue = this.#queue(args, allows, 'DESCRIBE');
+    // What is shown has happened.
+    await this.#durable();
     const { topic, settings, origins } = queue;
     const partitions = queue.partitions().map(({ index, log, state }) => ({
       partition: index,

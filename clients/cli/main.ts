@@ -27,6 +27,10 @@ const groups: Readonly<Record<string, Group>> = {
     summary: 'list, describe, reset, delete consumer groups',
     load: async () => (await import('./group.ts')).groupCommands,
   },
+  queue: {
+    summary: 'list, create, inspect, purge, redrive, replay queues',
+    load: async () => (await import('./queue.ts')).queueCommands,
+  },
   produce: {
     summary: 'write records from standard input',
     load: async () => (await import('./produce.ts')).produceCommand,

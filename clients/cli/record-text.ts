@@ -49,7 +49,7 @@ function shown(bytes: Buffer | null): string {
   return text === undefined ? `base64:${bytes.toString('base64')}` : safe(text);
 }
 
-function safe(text: string): string {
+export function safe(text: string): string {
   // Control characters, C1 included: a record must not be able to move a terminal's cursor.
   return text.replaceAll(/[\p{Cc}\u2028\u2029]/gu, (character) => {
     const short = { '\n': '\\n', '\r': '\\r', '\t': '\\t' }[character];

@@ -63,6 +63,7 @@ export class KafkaConnection {
   readonly #frames = new FrameReader(RESPONSE_BYTES_MAX);
   readonly #pending = new Map<number, Pending>();
   readonly #served = new Map<number, { minVersion: number; maxVersion: number }>();
+  readonly #features = new Map<string, { minVersion: number; maxVersion: number }>();
   #correlationId = 0;
   #failure: ConnectionError | undefined;
 
@@ -99,6 +100,11 @@ export class KafkaConnection {
     if (!served) return undefined;
     const version = Math.min(api.maxVersion, served.maxVersion, maxVersion);
     return version >= api.minVersion && version >= served.minVersion ? version : undefined;
+  }
+
+  /** What the broker says of a feature (KIP-584); undefined if it does not have it. */
+  feature(feature: string): { readonly minVersion: number; readonly maxVersion: number } | undefined {
+    return this.#features.get(feature);
   }
 
   /** Sends a request and answers the response. `build` makes the request for the version that was agreed on. */
@@ -151,6 +157,9 @@ export class KafkaConnection {
     if (response.errorCode !== 0) throw kafkaError(response.errorCode, `ApiVersions of ${name(this.address)}`);
     for (const { apiKey, minVersion, maxVersion } of response.apiKeys) {
       this.#served.set(apiKey, { minVersion, maxVersion });
+    }
+    for (const { name: feature, minVersion, maxVersion } of response.supportedFeatures ?? []) {
+      this.#features.set(feature, { minVersion, maxVersion });
     }
   }
 
