@@ -15,9 +15,9 @@ import type { ConsumerGroupEvent } from './consumer-group-records.ts';
 import {
   type ClassicMembership,
   type ConsumerMember,
+  type HeldPartitions,
   MEMBER_STATES,
   type MemberProfile,
-  NO_HELD,
 } from './consumer-member.ts';
 import { type Member, metadataFor, NO_BYTES, type Protocol } from './group-member.ts';
 import { Roster } from './group-roster.ts';
@@ -117,48 +117,63 @@ export function upgradeEvents(classic: ClassicGroup, topics: TopicCatalog): Cons
   const group = classic.id;
   // Nobody has been told of generation 0; a consumer group begins at 1.
   const epoch = Math.max(1, classic.generation);
-  const events: ConsumerGroupEvent[] = [];
   const subscriptions = new Subscriptions(group, topics);
   const taken = new Set<string>();
+  /** Of these partitions those that exist and that nobody has: a leader may have given one to two members. */
+  const take = (named: ReadonlyMap<string, readonly number[]>): HeldPartitions => {
+    const held = new Map<string, Map<number, number>>();
+    for (const [name, indexes] of named) {
+      const topic = topics.get(name);
+      for (const index of topic === undefined ? [] : indexes) {
+        const key = `${topic?.id} ${index}`;
+        if (topic === undefined || index < 0 || index >= topic.partitionCount || taken.has(key)) continue;
+        taken.add(key);
+        held.set(topic.id, (held.get(topic.id) ?? new Map<number, number>()).set(index, epoch));
+      }
+    }
+    return held;
+  };
+  const joined: {
+    id: string;
+    profile: MemberProfile;
+    owned: EmbeddedSubscription['owned'];
+    assigned: HeldPartitions;
+  }[] = [];
   for (const member of classic.members) {
     const chosen = metadataFor(member, classic.protocolName);
     const subscription = readSubscription(chosen.length > 0 ? chosen : (member.protocols[0]?.metadata ?? NO_BYTES));
     const assigned = readAssignment(member.assignment);
     if (subscription === undefined || assigned === undefined) return undefined;
-    const topicNames = [...new Set(subscription.topics)].sort();
     const profile: MemberProfile = {
       instanceId: member.instanceId,
       rackId: subscription.rackId,
       clientId: member.clientId,
       clientHost: member.clientHost,
-      topicNames,
+      topicNames: [...new Set(subscription.topics)].sort(),
       topicRegex: null,
       rebalanceTimeoutMs: member.rebalanceTimeoutMs,
       assignor: null,
       classic: { sessionTimeoutMs: member.sessionTimeoutMs, protocols: member.protocols },
     };
     subscriptions.add(profile);
-    const held = new Map<string, Map<number, number>>();
-    for (const [name, indexes] of assigned) {
-      const topic = topics.get(name);
-      if (topic === undefined || !topicNames.includes(name)) continue;
-      for (const index of indexes) {
-        const key = `${topic.id} ${index}`;
-        // A leader may have given a partition to two; here it can have one holder only.
-        if (index < 0 || index >= topic.partitionCount || taken.has(key)) continue;
-        taken.add(key);
-        const partitions = held.get(topic.id) ?? new Map<number, number>();
-        held.set(topic.id, partitions.set(index, epoch));
-      }
-    }
-    const target = new Map([...held].map(([topicId, partitions]) => [topicId, new Set(partitions.keys())]));
-    const progress = { epoch, previousEpoch: epoch, state: MEMBER_STATES.stable, assigned: held, revoking: NO_HELD };
-    events.push(
-      { kind: 'consumer member', group, member: member.id, value: profile },
-      { kind: 'consumer member target', group, member: member.id, value: target },
-      { kind: 'consumer member progress', group, member: member.id, value: progress },
-    );
+    joined.push({ id: member.id, profile, owned: subscription.owned, assigned: take(assigned) });
   }
+  const events = joined.flatMap(({ id, profile, owned, assigned }): ConsumerGroupEvent[] => {
+    // What a member had when it joined and was not given again it may not have put down yet; it will join without it.
+    const revoking = take(owned);
+    const state = revoking.size === 0 ? MEMBER_STATES.stable : MEMBER_STATES.unrevoked;
+    const target = new Map([...assigned].map(([topicId, partitions]) => [topicId, new Set(partitions.keys())]));
+    return [
+      { kind: 'consumer member', group, member: id, value: profile },
+      { kind: 'consumer member target', group, member: id, value: target },
+      {
+        kind: 'consumer member progress',
+        group,
+        member: id,
+        value: { epoch, previousEpoch: epoch, state, assigned, revoking },
+      },
+    ];
+  });
   // First, so that a group of which only part survives has its epoch. Time 0: the next target need not wait.
   const value = { epoch, metadataHash: subscriptions.hash() };
   return [
@@ -188,8 +203,15 @@ export function classicMember(member: ConsumerMember, target: Partitions, topics
   };
 }
 
-/** The classic group of these members, as the log keeps it. */
-export function classicValue(members: readonly Member[], generation: number, wallMs: number): GroupMetadataValue {
+/**
+ * The classic group of these members, as the log keeps it. Without a leader, which no other group with members is, if
+ * they have to share anew: a restart before they have must not take it for one that is at rest.
+ */
+export function classicValue(
+  members: readonly Member[],
+  generation: number,
+  { wallMs, hasToRebalance }: { wallMs: number; hasToRebalance: boolean },
+): GroupMetadataValue {
   const roster = new Roster();
   for (const member of members) roster.add(member);
   const protocol = roster.electProtocol();
@@ -197,7 +219,7 @@ export function classicValue(members: readonly Member[], generation: number, wal
     protocolType: 'consumer',
     generation,
     protocol,
-    leader: roster.leaderId,
+    leader: hasToRebalance ? null : roster.leaderId,
     currentStateTimestamp: wallMs,
     members: roster.stored(protocol, ({ assignment }) => assignment),
   };

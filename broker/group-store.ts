@@ -251,14 +251,13 @@ export class GroupStore {
   ): boolean {
     if (!mayMigrate(this.#options, 'downgrade') || members.length > this.#options['group.max.size']) return false;
     const now = { monotonicMs: this.#clock.monotonic(), wallMs: this.#clock.now() };
-    const value = classicValue(members, generation, now.wallMs);
+    const value = classicValue(members, generation, { wallMs: now.wallMs, hasToRebalance });
     const event: GroupEvent = { kind: 'group', group: groupId, value };
     if (groupEventBytes(event) > Math.min(this.#options['message.max.bytes'], this.#commitBytesMax)) return false;
     this.commit([...ending(), event], 'waited');
     const group = this.classicFor(groupId);
     group.load(value, members);
     group.restartSessions(now);
-    if (hasToRebalance) group.shareAnew(now);
     return true;
   }
 

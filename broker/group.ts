@@ -152,15 +152,14 @@ export class Group {
     this.#subscribedTopics = this.#findSubscribedTopics();
   }
 
-  /** Sessions start anew; a group that is larger than allowed now rebalances. */
+  /**
+   * Sessions start anew. A group that is larger than allowed now rebalances, and so does one that came from a consumer
+   * group that somebody left (it has no leader, see `classicValue`).
+   */
   restartSessions(now: Instant): void {
     for (const member of this.#roster.all()) this.#touch(member, now);
-    if (this.#roster.size > this.#host.options['group.max.size']) this.#prepareRebalance(now);
-  }
-
-  /** Everybody must join again: the group came from a consumer group that somebody left. */
-  shareAnew(now: Instant): void {
-    this.#prepareRebalance(now);
+    const isLeaderless = this.#roster.size > 0 && this.stored?.leader === null;
+    if (isLeaderless || this.#roster.size > this.#host.options['group.max.size']) this.#prepareRebalance(now);
   }
 
   /** It becomes a consumer group: whoever waits here asks again, there. */
