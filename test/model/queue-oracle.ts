@@ -414,15 +414,13 @@ export class QueueOracle {
   #expire(nowMs: number): void {
     if (!this.#hasExpiry()) return;
     this.#beginSearch();
-    for (let isMore = true; isMore; ) {
-      isMore = false;
-      for (const level of this.#levels()) {
-        for (;;) {
-          const message = this.#nextOf(level);
-          if (message === undefined || this.expiresAtMs(message) > nowMs) break;
-          this.#leave(message, 'expired', undefined);
-          isMore = true;
-        }
+    let levels = this.#levels();
+    while (levels.length > 0) {
+      const message = this.#nextOf(levels[0]);
+      if (message === undefined || this.expiresAtMs(message) > nowMs) levels.shift();
+      else {
+        this.#leave(message, 'expired', undefined);
+        if (this.settings.isOrdered) levels = this.#levels();
       }
     }
   }
