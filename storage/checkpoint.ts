@@ -69,9 +69,18 @@ export function encodePartition(state: PartitionState): Buffer {
       segment.largestTimestamp,
       segment.largestTimestampOffset,
       segment.batchBytesMax,
-      ...(segment.isSwapPending === true ? [1] : []),
+      ...flagsOf(segment),
     ]),
   ]);
+}
+
+const SWAP_PENDING = 1;
+const REWRITTEN = 2;
+
+/** Nothing for those that have none. */
+function flagsOf({ isSwapPending, isRewritten }: SegmentState): number[] {
+  const flags = (isSwapPending === true ? SWAP_PENDING : 0) | (isRewritten === true ? REWRITTEN : 0);
+  return flags === 0 ? [] : [flags];
 }
 
 function decodePartition(bytes: Buffer): PartitionState {
@@ -107,7 +116,8 @@ function decodePartition(bytes: Buffer): PartitionState {
       largestTimestamp: fields[5],
       largestTimestampOffset: fields[6],
       batchBytesMax: fields[7],
-      ...(fields[8] === 1 ? { isSwapPending: true } : {}),
+      ...((fields[8] & SWAP_PENDING) !== 0 ? { isSwapPending: true } : {}),
+      ...((fields[8] & REWRITTEN) !== 0 ? { isRewritten: true } : {}),
     })),
   };
 }

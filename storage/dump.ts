@@ -226,8 +226,7 @@ async function* verifySegment(
   isDeep: boolean,
   known: SegmentState | undefined,
 ): AsyncGenerator<Problem, number> {
-  // With just so many bytes of sound batches, what is not there was taken out on purpose.
-  const isSparse = known !== undefined && known.writtenBytes === (await disk.stat(file))?.sizeBytes;
+  const isSparse = known?.isRewritten === true;
   const baseOffset = offsetOf(file);
   const offsets = new IndexCheck(`${file.slice(0, -4)}.index`, await readIndex(disk, file, 'index'), 8);
   const times = new IndexCheck(`${file.slice(0, -4)}.timeindex`, await readIndex(disk, file, 'timeindex'), 12);

@@ -40,7 +40,10 @@ export class LogReader {
   read(offset: number, limitOffset: number, maxBytes: number, wholeFirst: boolean): LogSlice | Promise<LogSlice> {
     if (offset >= this.#runs.firstOffset) return this.#runs.read(offset, limitOffset, maxBytes, wholeFirst);
     const segment = this.#segmentOf(offset);
-    const hint = this.#hints.find((candidate) => candidate.nextOffset === offset && candidate.segment === segment);
+    // In a rewritten one a batch without records may come next.
+    const hint = segment.isRewritten
+      ? undefined
+      : this.#hints.find((candidate) => candidate.nextOffset === offset && candidate.segment === segment);
     if (hint !== undefined && segment.writtenOffset <= limitOffset && maxBytes >= segment.batchBytesMax) {
       const readableBytes = segment.writtenBytes - hint.position;
       if (readableBytes > 0) return this.#range(segment, hint.position, Math.min(maxBytes, readableBytes), offset);
@@ -56,7 +59,8 @@ export class LogReader {
     wholeFirst: boolean,
   ): Promise<LogSlice> {
     const slice = await this.#guarded(segment, async () => {
-      const place = await locate(segment, offset);
+      // There are clients that do not get past an answer without records.
+      const place = await locate(segment, offset, 1);
       if (place === undefined) return undefined;
       if (place.lastOffset >= limitOffset) return emptySlice();
       if (place.sizeBytes > maxBytes && !wholeFirst) return emptySlice();

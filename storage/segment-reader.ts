@@ -8,6 +8,7 @@ import {
   batchBaseOffset,
   batchLastOffset,
   batchMaxTimestamp,
+  batchRecordCount,
   batchSizeBytes,
   findTimestamp,
   maxTimestampRecord,
@@ -23,6 +24,7 @@ export interface Place {
   sizeBytes: number;
   baseOffset: number;
   lastOffset: number;
+  recordCount: number;
   maxTimestamp: number;
 }
 
@@ -67,6 +69,7 @@ class HeaderWalk {
       sizeBytes,
       baseOffset: batchBaseOffset(this.window, inWindow),
       lastOffset: batchLastOffset(this.window, inWindow),
+      recordCount: batchRecordCount(this.window, inWindow),
       maxTimestamp: batchMaxTimestamp(this.window, inWindow),
     };
   }
@@ -92,8 +95,11 @@ export async function walkHeaders(
   }
 }
 
-/** The first batch that ends at or after `offset`; undefined if the written part ends before it. */
-export async function locate(segment: Segment, offset: number): Promise<Place | undefined> {
+/**
+ * The first batch that ends at or after `offset`, and has `recordsMin` records; undefined if the written part ends before
+ * it. A rewrite may leave batches without any.
+ */
+export async function locate(segment: Segment, offset: number, recordsMin = 0): Promise<Place | undefined> {
   if (segment.writtenBytes === 0) return undefined;
   const { offsets } = await segment.loadIndexes();
   const file = await segment.file.use('read');
@@ -101,7 +107,7 @@ export async function locate(segment: Segment, offset: number): Promise<Place | 
     const walk = new HeaderWalk(segment, file, offsets.positionFor(offset));
     for (;;) {
       const place = await walk.next();
-      if (place === undefined || place.lastOffset >= offset) return place;
+      if (place === undefined || (place.lastOffset >= offset && place.recordCount >= recordsMin)) return place;
     }
   } finally {
     segment.file.done();

@@ -195,6 +195,7 @@ function stateOf(group: readonly Segment[], cleaned: CleanedSegment): SegmentSta
     largestTimestamp,
     largestTimestampOffset,
     batchBytesMax,
+    isRewritten: true,
   };
 }
 

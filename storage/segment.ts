@@ -25,6 +25,8 @@ export interface SegmentState {
   batchBytesMax: number;
   /** It takes the place of older ones: its files have their names only once the checkpoint that says this is complete. */
   isSwapPending?: boolean;
+  /** Records were taken out of it: there may be fewer than offsets, and batches without any. */
+  isRewritten?: boolean;
 }
 
 export interface Indexes {
@@ -73,6 +75,8 @@ export class Segment implements IndexHolder {
   largestTimestamp: number;
   largestTimestampOffset: number;
   batchBytesMax: number;
+  /** Records were taken out of it. */
+  readonly isRewritten: boolean;
   /** The file is there; its directory entry is known to be on the platter. */
   isFileMade: boolean;
   isEntrySynced: boolean;
@@ -115,6 +119,7 @@ export class Segment implements IndexHolder {
     this.largestTimestamp = state.largestTimestamp;
     this.largestTimestampOffset = state.largestTimestampOffset;
     this.batchBytesMax = state.batchBytesMax;
+    this.isRewritten = state.isRewritten === true;
     // Of an empty one the file may not have been made, or not for good.
     const isEmpty = state.writtenBytes === 0;
     this.isFileMade = !isEmpty;
@@ -172,6 +177,7 @@ export class Segment implements IndexHolder {
   state(): SegmentState {
     return {
       ...(this.isSwapPending ? { isSwapPending: true } : {}),
+      ...(this.isRewritten ? { isRewritten: true } : {}),
       baseOffset: this.baseOffset,
       writtenBytes: this.writtenBytes,
       writtenOffset: this.writtenOffset,

@@ -104,12 +104,11 @@ test('what Apache Kafka takes is taken and kept in canonical text', (t) => {
   t.is(parseTopicConfig('preallocate', 'TRUE'), 'true');
   t.is(parseTopicConfig('cleanup.policy', 'delete,delete'), 'delete');
   t.is(parseTopicConfig('cleanup.policy', ''), '');
+  t.is(parseTopicConfig('cleanup.policy', 'delete, compact'), 'delete,compact');
   t.is(parseTopicConfig('leader.replication.throttled.replicas', '0:1,1:1'), '0:1,1:1');
 });
 
 test('what is not served is refused with a reason', (t) => {
-  t.regex(refused('cleanup.policy', 'compact'), /^cleanup\.policy=compact is not supported: /);
-  t.regex(refused('cleanup.policy', 'delete,compact'), /^cleanup\.policy=compact is not supported: /);
   t.regex(refused('compression.type', 'zstd'), /^compression\.type=zstd is not supported: /);
 });
 
@@ -158,4 +157,21 @@ test('without cleanup.policy=delete nothing is ever deleted', (t) => {
     t.is(config.retentionMs, -1);
     t.is(config.retentionBytes, -1);
   }
+});
+
+test('with cleanup.policy=compact the log knows how it is to be compacted, unless the broker keeps it short itself', (t) => {
+  const overrides = new Map([
+    ['cleanup.policy', 'compact,delete'],
+    ['min.cleanable.dirty.ratio', '0.25'],
+    ['min.compaction.lag.ms', '7'],
+    ['max.compaction.lag.ms', '9000'],
+    ['retention.ms', '10'],
+  ]);
+  const config = toLogConfig(overrides, options);
+  t.deepEqual(config.compaction, { minDirtyRatio: 0.25, minLagMs: 7, maxLagMs: 9000, deleteRetentionMs: 86_400_000 });
+  // A segment that is not sealed cannot be compacted.
+  t.is(config.segmentMs, 9000);
+  t.is(config.retentionMs, 10);
+  t.is(toLogConfig(overrides, options, true).compaction, undefined);
+  t.is(toLogConfig(new Map(), options).compaction, undefined);
 });
