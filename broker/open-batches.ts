@@ -2,7 +2,8 @@
  * The cache of open batches behind `queue-reader.ts`: batches of the log with the places of their records, the least
  * recently used forgotten first. A batch is decompressed, and its records are looked for, only when one is wanted.
  *
- * Always true: the bytes of an open batch are nobody else's, so a view of a record needs no release; at most `bytesMax`
+ * Always true: the bytes of a batch that was opened are nobody else's, so a view of a record needs no release (one that was
+ * only read ahead may lie in a chunk that is used again); at most `bytesMax`
  * are held (a batch that is larger by itself is not kept).
  */
 import { crc32c } from '../protocol/crc32c.ts';
@@ -23,6 +24,7 @@ import {
 } from '../protocol/record-batch.ts';
 import { codecs, decompress } from '../protocol/compression.ts';
 import { RecordCursor } from '../protocol/record-walk.ts';
+import type { Chunk } from './chunk-pool.ts';
 import type { Partition } from './engine.ts';
 
 /** What a batch costs beside its bytes: objects and its place in the cache. */
@@ -76,7 +78,9 @@ export class OpenBatch {
   readonly recordCount: number;
   readonly isControl: boolean;
   /** As it is in the log. */
-  readonly stored: Buffer;
+  stored: Buffer;
+  /** What `stored` lies in, if others lie there too; it is used until `own` or `end`. */
+  #chunk: Chunk | undefined;
   readonly #decompressedBytesMax: number;
   readonly #baseTimestamp: number;
   /** The timestamp of every record, where the broker's append time counts. */
@@ -94,10 +98,12 @@ export class OpenBatch {
   newer: OpenBatch | undefined;
   countedBytes = 0;
 
-  /** `stored` is exactly one batch and stays as it is. */
-  constructor(partition: Partition, stored: Buffer, decompressedBytesMax: number) {
+  /** `stored` is exactly one batch and stays as it is, in a chunk as long as that is used. */
+  constructor(partition: Partition, stored: Buffer, decompressedBytesMax: number, chunk?: Chunk) {
     this.partition = partition;
     this.stored = stored;
+    this.#chunk = chunk;
+    chunk?.retain();
     this.baseOffset = batchBaseOffset(stored, 0);
     this.lastOffset = this.baseOffset + batchLastOffsetDelta(stored, 0);
     this.recordCount = batchRecordCount(stored, 0);
@@ -106,6 +112,23 @@ export class OpenBatch {
     this.#baseTimestamp = batchBaseTimestamp(stored, 0);
     this.#appendTime = (attributes & ATTRIBUTE_TIMESTAMP_TYPE) !== 0 ? batchMaxTimestamp(stored, 0) : undefined;
     this.#decompressedBytesMax = decompressedBytesMax;
+  }
+
+  /** What its bytes lie in, if they are not its own. */
+  get chunk(): Chunk | undefined {
+    return this.#chunk;
+  }
+  /** From now on its bytes are nobody else's, so views of its records need no release. Before it is opened. */
+  own(): void {
+    if (this.#chunk === undefined) return;
+    // Copy: a chunk is used again, and one batch should not hold a megabyte.
+    this.stored = Buffer.from(this.stored);
+    this.end();
+  }
+  /** Nobody looks at it any more. */
+  end(): void {
+    this.#chunk?.release();
+    this.#chunk = undefined;
   }
 
   /** Whether every offset from base to last has a record. */
@@ -271,8 +294,9 @@ export class OpenBatches {
     }
     const index = indexFrom(batches, batch.baseOffset);
     // Two that read at the same time: the first stays.
-    if (index < batches.length && batches[index].baseOffset <= batch.lastOffset) return;
-    batches.splice(index, 0, batch);
+    if (index < batches.length && batches[index].baseOffset <= batch.lastOffset) return batch.end();
+    if (index === batches.length) batches.push(batch);
+    else batches.splice(index, 0, batch);
     this.#link(batch);
     this.recount(batch);
   }
@@ -287,6 +311,12 @@ export class OpenBatches {
     while (this.#sizeBytes > this.#bytesMax && this.#oldest !== undefined) this.#remove(this.#oldest);
   }
 
+  /** It was used up: nobody is expected to want it again. */
+  drop(batch: OpenBatch): void {
+    if (batch === this.#newest || batch.newer !== undefined) this.#remove(batch);
+    else batch.end();
+  }
+
   forget(partition: Partition): void {
     for (const batch of this.#partitions.get(partition)?.slice() ?? []) this.#remove(batch);
   }
@@ -295,10 +325,13 @@ export class OpenBatches {
     this.#unlink(batch);
     this.#sizeBytes -= batch.countedBytes;
     batch.countedBytes = 0;
+    batch.end();
     const batches = this.#partitions.get(batch.partition);
     if (batches === undefined) return;
     const index = indexFrom(batches, batch.baseOffset);
-    if (batches[index] === batch) batches.splice(index, 1);
+    // The oldest is mostly the first, which goes without moving the others.
+    if (index === 0 && batches[0] === batch) batches.shift();
+    else if (batches[index] === batch) batches.splice(index, 1);
     if (batches.length === 0) this.#partitions.delete(batch.partition);
   }
 
