@@ -326,13 +326,15 @@ export class QueueRegistry {
     };
     if (known.kind !== kind) differs('kind');
     if ((topic ?? name) !== known.topic.name) differs('topic');
-    const before = this.#parts.topics.queues.get(name);
+    const asked: Readonly<Record<string, unknown>> = queueSettings(settings);
+    const inForce: Readonly<Record<string, unknown>> = known.settings;
     const names = new Set(settings.keys());
     for (const [setting, origin] of known.origins) if (origin === family) names.add(setting);
     for (const setting of names) {
       const origin = known.origins.get(setting);
-      const value = origin === undefined || origin === family ? before?.settings.get(setting) : settings.get(setting);
-      if (value !== settings.get(setting)) differs(setting);
+      // What another family has set is not this one's to compare.
+      if (origin !== undefined && origin !== family) continue;
+      if (asked[setting] !== inForce[setting]) differs(setting);
     }
   }
 

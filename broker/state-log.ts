@@ -27,7 +27,7 @@ export interface StateMachine<Event> {
   live(): Iterable<Event>;
 }
 
-/** A log smaller than this is never rewritten. */
+/** A log smaller than this (and than one commit may be) is never rewritten. */
 const REWRITE_MIN_BYTES = 1024 * 1024;
 const BATCH_RECORDS_MAX = 1000;
 const BATCH_BYTES = 1024 * 1024;
@@ -127,7 +127,8 @@ export class StateLog<Event> {
     for (const event of events) this.#machine.apply(event);
     this.#bytesSinceRewrite += sizeBytes;
     if (isPartial) return;
-    if (this.#bytesSinceRewrite > Math.max(REWRITE_MIN_BYTES, this.#liveBytes)) this.#rewrite();
+    const minBytes = Math.min(REWRITE_MIN_BYTES, this.#commitBytesMax);
+    if (this.#bytesSinceRewrite > Math.max(minBytes, this.#liveBytes)) this.#rewrite();
   }
 
   /** Calls back when everything this machine has decided so far is durable. */

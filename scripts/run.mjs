@@ -214,7 +214,8 @@ async function dev(args) {
 /** The whole broker on a simulated disk, clock and network, from seeds. */
 async function sim(args) {
   const isOfLog = args.includes('--log') || args.includes('--mutants');
-  return run([join(root, `dist/test/sim/${isOfLog ? 'log-main' : 'main'}.js`), ...args], { cwd: root });
+  const program = args.includes('--queues') ? 'queue-main' : isOfLog ? 'log-main' : 'main';
+  return run([join(root, `dist/test/sim/${program}.js`), ...args], { cwd: root });
 }
 
 async function bench(args) {

@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { checkDeterminism, exploreEnds, exploreFaults, type Explored } from './explore.ts';
 import { brokerMutants } from './broker-mutants.ts';
 import { mutants, tryMutant } from './mutants.ts';
+import { queueMutants } from './queue-mutants.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -86,7 +87,7 @@ function add(total: Explored, { states, operations }: Explored): void {
 }
 
 async function runMutants(): Promise<number> {
-  const chosen = [...mutants, ...brokerMutants].filter(
+  const chosen = [...mutants, ...brokerMutants, ...queueMutants].filter(
     ({ name }) => positionals.length === 0 || positionals.includes(name),
   );
   let survivors = 0;

@@ -24,6 +24,8 @@ export interface Mutant {
   changes: readonly Change[];
   /** It is the simulation of the whole broker (`main.ts`) that must notice. */
   isBroker?: boolean;
+  /** It is the simulation of queues (`queue-main.ts`) that must notice. */
+  isQueues?: boolean;
   /** What shows it, if not the usual workload. */
   isUniform?: boolean;
   /** Default 1..8. */
@@ -261,6 +263,7 @@ const output = fileURLToPath(new URL('../..', import.meta.url));
 const TIMEOUT_MS = 180_000;
 /** What a run says when something that was promised is not so. */
 const LOG_FAILURE = /^BrokenPromise: /;
+const QUEUES_FAILURE = /^FAILED Error: seed \d+: /;
 const BROKER_FAILURE = /^(FAILED Error: seed \d+, at [0-9.]+ ms|unhandled rejection in seed \d+): /;
 
 export interface Verdict {
@@ -285,7 +288,8 @@ export async function tryMutant(mutant: Mutant, parent: string): Promise<Verdict
   const seconds = (performance.now() - startedMs) / 1000;
   rmSync(folder, { recursive: true, force: true });
   // Caught by what it breaks, not by a mistake that it makes elsewhere.
-  const isCaught = code === 1 && (mutant.isBroker === true ? BROKER_FAILURE : LOG_FAILURE).test(text);
+  const failure = mutant.isBroker === true ? BROKER_FAILURE : mutant.isQueues === true ? QUEUES_FAILURE : LOG_FAILURE;
+  const isCaught = code === 1 && failure.test(text);
   return { name: mutant.name, isCaught, text, seconds };
 }
 
@@ -307,10 +311,15 @@ export function checkFits({ changes }: Mutant): void {
   for (const change of changes) changed(readFileSync(join(output, change.file), 'utf8'), change);
 }
 
-function explore(folder: string, { isBroker, isUniform, seeds }: Mutant): Promise<{ code: number; text: string }> {
-  const script = join(folder, `test/sim/${isBroker === true ? 'main' : 'log-main'}.js`);
+function explore(
+  folder: string,
+  { isBroker, isQueues, isUniform, seeds }: Mutant,
+): Promise<{ code: number; text: string }> {
+  const program = isBroker === true ? 'main' : isQueues === true ? 'queue-main' : 'log-main';
+  const script = join(folder, `test/sim/${program}.js`);
   const ofLog = ['--synced', '--stride', '3', '--no-faults', ...(isUniform === true ? ['--uniform'] : [])];
-  const args = isBroker === true ? ['--seeds', seeds ?? '1..60'] : ['--seeds', seeds ?? '1..8', ...ofLog];
+  const isOfBroker = isBroker === true || isQueues === true;
+  const args = isOfBroker ? ['--seeds', seeds ?? '1..60'] : ['--seeds', seeds ?? '1..8', ...ofLog];
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [script, ...args], {
       cwd: dirname(folder),
@@ -332,6 +341,8 @@ function explore(folder: string, { isBroker, isUniform, seeds }: Mutant): Promis
 /** The line that says what was found. */
 function lastLine(text: string): string {
   const lines = text.split('\n').filter((line) => line !== '');
-  const told = lines.find((line) => LOG_FAILURE.test(line) || BROKER_FAILURE.test(line));
+  const told = lines.find((line) =>
+    [LOG_FAILURE, BROKER_FAILURE, QUEUES_FAILURE].some((failure) => failure.test(line)),
+  );
   return told ?? lines.find((line) => /\w*Error\b/.test(line)) ?? lines.at(-1) ?? '';
 }

@@ -210,6 +210,7 @@ export class QueueWorld {
 
   /** One batch, durable. Answers its base offset. */
   async publish(topicName: string, messages: readonly Publishable[], partitionIndex = 0): Promise<number> {
+    await this.clock.settle(Promise.resolve(this.topics.get(topicName)?.partitions[partitionIndex].prepare()));
     const appended = this.append(topicName, messages, partitionIndex);
     await this.clock.settle(new Promise<void>((resolve) => this.engine.whenDurable(appended.position, resolve)));
     return appended.baseOffset;

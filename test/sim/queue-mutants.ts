@@ -1,0 +1,78 @@
+/** Deliberately broken builds of queues, as those of the log in `mutants.ts`: the checker of `queue-run.ts` must notice each. */
+import type { Mutant } from './mutants.ts';
+
+export const queueMutants: readonly Mutant[] = [
+  {
+    name: 'settlement-answered-at-once',
+    breaks: 'a settlement is durable when it is answered',
+    isQueues: true,
+    changes: [
+      {
+        file: 'broker/queue-serving.js',
+        from: 'whenDurable(callback) {',
+        to: 'whenDurable(callback) { if (callback.length === 0) return callback();',
+      },
+    ],
+  },
+  {
+    name: 'dead-letter-in-two-commits',
+    breaks: 'a dead letter is moved in one piece',
+    isQueues: true,
+    changes: [
+      {
+        file: 'broker/queue-serving.js',
+        from: "change(); this.#commit('waited', others);",
+        to: "change(); this.#commit('waited', []); this.#parts.clock.after(3, () => this.#parts.engine.commit(others, 'waited'));",
+      },
+    ],
+  },
+  {
+    name: 'attempts-lost',
+    breaks: 'attempts are counted over restarts',
+    isQueues: true,
+    changes: [
+      {
+        file: 'broker/queue-state.js',
+        from: 'case CHANGE.acquired: flights.setAcquiredCount(row, flights.acquiredCount(row) + 1);',
+        to: 'case CHANGE.acquired: flights.setAcquiredCount(row, 1);',
+      },
+    ],
+  },
+  {
+    name: 'delays-not-read',
+    breaks: 'what records say is read from the log at a start',
+    isQueues: true,
+    changes: [
+      {
+        file: 'broker/queue-lane.js',
+        from: 'this.#append(baseOffset, entries); this.#indexedEnd = lastOffset + 1; if',
+        to: 'this.#indexedEnd = lastOffset + 1; if',
+      },
+    ],
+  },
+  {
+    name: 'ids-not-read',
+    breaks: 'ids that were not written down are read from the log at a start',
+    isQueues: true,
+    changes: [
+      {
+        file: 'broker/queue-dedup.js',
+        from: 'applyChanges(bytes) {',
+        to: 'applyChanges(bytes) { if (bytes.length > 0) return;',
+      },
+      { file: 'broker/queues.js', from: 'lane.reach(state.window.coveredOffset(log.index));', to: ';' },
+    ],
+  },
+  {
+    name: 'changes-forgotten',
+    breaks: 'what changed in a turn is in its commit',
+    isQueues: true,
+    changes: [
+      {
+        file: 'broker/queue-serving.js',
+        from: 'this.#changed.add(partition); this.#dirty.add(partition.entry); this.wake(partition);',
+        to: 'this.#changed.add(partition); if (partition.state.counts.ready === 0) this.#dirty.add(partition.entry); this.wake(partition);',
+      },
+    ],
+  },
+];
