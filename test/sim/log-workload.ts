@@ -327,16 +327,17 @@ class Workload {
 
   #commitAtomically(): void {
     const parts: LogCommitPart[] = [];
-    const places: { of: Promises; offset: number }[] = [];
+    const written: { of: Promises; values: string[] }[] = [];
     for (const log of this.#logs.slice(0, this.#random.between(1, this.#logs.length))) {
       const values = this.#values(log);
-      const promises = this.#promisesOf(log);
+      written.push({ of: this.#promisesOf(log), values });
       parts.push({ kind: 'append', partition: log, batch: plainBatch(values) });
-      places.push({ of: promises, offset: promises.values.length });
-      promises.values.push(...values);
     }
-    this.#atomics.push(places);
+    // It is refused if one of them is fenced: then nothing was sent to any.
     const { position, appended } = this.engine.commit(parts, 'waited');
+    const places = written.map(({ of }) => ({ of, offset: of.values.length }));
+    for (const { of, values } of written) of.values.push(...values);
+    this.#atomics.push(places);
     this.#whenDurable(position, () => {
       places.forEach(({ of }, index) => {
         of.acknowledged(appended[index].lastOffset);
