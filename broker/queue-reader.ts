@@ -23,6 +23,7 @@ import {
 } from '../protocol/record-batch.ts';
 import type { FileSplice, LogSlice, Partition } from './engine.ts';
 import { type LogRecord, OpenBatch, OpenBatches } from './open-batches.ts';
+import { type Chunk, ChunkPool } from './chunk-pool.ts';
 
 /** Neighbouring offsets, both ends inclusive. An `AcquiredRun` is one. */
 export interface OffsetRun {
@@ -80,6 +81,7 @@ const NOTHING = Buffer.alloc(0);
 export class QueueReader {
   readonly #open: OpenBatches;
   readonly #decompressedBytesMax: number;
+  readonly #chunks = new ChunkPool();
   /** Where the last read of a partition's files ended. */
   readonly #readAhead = new WeakMap<Partition, number>();
 
@@ -158,8 +160,8 @@ export class QueueReader {
       }
       const open = this.#open.find(partition, wanted.next);
       if (open !== undefined) {
-        reading.takeOpen(open);
-        this.#open.recount(open);
+        if (reading.takeOpen(open)) this.#open.drop(open);
+        else this.#open.recount(open);
         continue;
       }
       const slice = partition.read(wanted.next, this.#readBytes(reading), { wholeFirst: true });
@@ -198,8 +200,9 @@ export class QueueReader {
 
   async #takeFromFile(reading: Reading, slice: LogSlice): Promise<void> {
     const before = reading.wanted.next;
-    // Copy: these bytes outlive the slice, in the cache and in views of records.
-    const bytes = Buffer.allocUnsafeSlow(slice.sizeBytes);
+    // Copy: these bytes outlive the slice, in the cache and on their way out.
+    const memory = this.#chunks.take(slice.sizeBytes);
+    const bytes = memory.bytes.subarray(0, slice.sizeBytes);
     try {
       let end = 0;
       for (const chunk of slice.chunks) {
@@ -209,20 +212,27 @@ export class QueueReader {
         else await (chunk as FileSplice).read(target, 0);
         end += chunk.length;
       }
+      this.#takeFromChunk(reading, memory, bytes);
     } finally {
       slice.release();
+      memory.release();
     }
+    if (reading.wanted.next === before) throw nothingAt(reading.partition, before);
+  }
+
+  #takeFromChunk(reading: Reading, memory: Chunk, bytes: Buffer): void {
     // All of it is kept, wanted or not: what comes next is likely to be wanted soon.
     for (let at = 0; at + BATCH_OVERHEAD_BYTES <= bytes.length; ) {
       const sizeBytes = batchSizeBytes(bytes, at);
       if (sizeBytes < BATCH_OVERHEAD_BYTES || at + sizeBytes > bytes.length) break;
-      const batch = new OpenBatch(reading.partition, bytes.subarray(at, at + sizeBytes), this.#decompressedBytesMax);
-      if (batch.lastOffset >= reading.wanted.next) reading.takeOpen(batch);
-      if (!batch.isControl) this.#open.add(batch);
+      const stored = bytes.subarray(at, at + sizeBytes);
+      const batch = new OpenBatch(reading.partition, stored, this.#decompressedBytesMax, memory);
+      const isUsedUp = batch.lastOffset >= reading.wanted.next && reading.takeOpen(batch);
+      if (isUsedUp || batch.isControl) batch.end();
+      else this.#open.add(batch);
       this.#readAhead.set(reading.partition, batch.lastOffset + 1);
       at += sizeBytes;
     }
-    if (reading.wanted.next === before) throw nothingAt(reading.partition, before);
   }
 }
 
@@ -257,8 +267,8 @@ interface Reading {
   readonly wanted: WantedOffsets;
   /** How much is asked of the log at most. */
   readonly readBytes: number;
-  /** An open batch that ends at or above what is wanted next. */
-  takeOpen(batch: OpenBatch): void;
+  /** An open batch that ends at or above what is wanted next. True: it is not worth keeping. */
+  takeOpen(batch: OpenBatch): boolean;
   /** The same batch in memory of the log. True: the view is used, and `slice` released later. */
   takeView(chunk: Buffer, at: number, sizeBytes: number, slice: LogSlice): boolean;
 }
@@ -375,12 +385,15 @@ class RecordsReading implements Reading, QueuedRecords {
     return this.wanted.gaps;
   }
 
-  takeOpen(batch: OpenBatch): void {
+  takeOpen(batch: OpenBatch): boolean {
     this.wanted.skipTo(batch.baseOffset);
     if (batch.isControl) this.wanted.skipTo(batch.lastOffset + 1);
+    if (this.wanted.next > batch.lastOffset) return false;
+    batch.own();
     eachWantedRun(batch, this.wanted, (index, count) => {
       for (let at = index; at < index + count; at++) this.records.push(batch.record(at));
     });
+    return false;
   }
 
   takeView(chunk: Buffer, at: number, sizeBytes: number): boolean {
@@ -419,9 +432,9 @@ class BatchesReading implements Reading, QueuedBatches {
   readonly #open: OpenBatches;
   readonly #decompressedBytesMax: number;
   readonly #bytesMax: number;
-  /** Slices that `chunks` has views of. */
-  readonly #held: LogSlice[] = [];
-  /** The last of `chunks` is a view of this memory of the log, which ends there. */
+  /** What `chunks` has views of. */
+  readonly #held: (LogSlice | Chunk)[] = [];
+  /** The last of `chunks` is a view of this memory, which ends there. */
   #viewed: Buffer | undefined;
   #viewStart = 0;
   #viewEnd = 0;
@@ -474,23 +487,42 @@ class BatchesReading implements Reading, QueuedBatches {
     return true;
   }
 
-  takeOpen(batch: OpenBatch): void {
+  takeOpen(batch: OpenBatch): boolean {
     const { wanted } = this;
     const from = wanted.next;
     wanted.skipTo(batch.baseOffset);
-    if (wanted.next > batch.lastOffset) return;
-    if (batch.isControl) return wanted.skipTo(batch.lastOffset + 1);
+    if (wanted.next > batch.lastOffset) return false;
+    if (batch.isControl) {
+      wanted.skipTo(batch.lastOffset + 1);
+      return false;
+    }
+    const wantedCount = wanted.countTo(batch.lastOffset);
     let bytes = batch.stored;
-    if (batch.isDense && wanted.countTo(batch.lastOffset) * 2 >= batch.recordCount) {
+    if (batch.isDense && wantedCount * 2 >= batch.recordCount) {
       wanted.passTo(batch.lastOffset + 1);
     } else {
+      batch.own();
       bytes = wantedPart(batch, wanted);
-      if (bytes.length === 0) return;
+      if (bytes.length === 0) return false;
     }
-    if (!this.#hasRoom(bytes.length, from)) return;
-    this.#viewed = undefined;
-    this.chunks.push(bytes);
+    if (!this.#hasRoom(bytes.length, from)) return false;
+    this.#push(bytes, batch.chunk);
+    return batch.chunk !== undefined && wantedCount === batch.recordCount;
+  }
+
+  /** Of a chunk, if `bytes` lie in one. */
+  #push(bytes: Buffer, chunk: Chunk | undefined): void {
     this.sizeBytes += bytes.length;
+    const memory = chunk?.bytes;
+    const at = bytes.byteOffset - (memory?.byteOffset ?? 0);
+    if (memory !== undefined && this.#viewed === memory && this.#viewEnd === at) this.chunks.pop();
+    else this.#viewStart = at;
+    this.#viewed = memory;
+    this.#viewEnd = at + bytes.length;
+    this.chunks.push(memory === undefined ? bytes : memory.subarray(this.#viewStart, this.#viewEnd));
+    if (chunk === undefined || this.#held.at(-1) === chunk) return;
+    chunk.retain();
+    this.#held.push(chunk);
   }
 
   #hasRoom(sizeBytes: number, from: number): boolean {
@@ -501,7 +533,7 @@ class BatchesReading implements Reading, QueuedBatches {
   }
 
   release(): void {
-    for (const slice of this.#held.splice(0)) slice.release();
+    for (const held of this.#held.splice(0)) held.release();
   }
 }
 
