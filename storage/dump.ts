@@ -239,9 +239,9 @@ async function* verifySegment(
       yield damage(file, position, `base offset ${nextOffset}`, `${first}`);
     }
     const last = batchLastOffset(bytes, 0);
-    const timestamp = batchMaxTimestamp(bytes, 0);
     const countMax = last - first + 1;
     const count = batchRecordCount(bytes, 0);
+    const timestamp = count > 0 ? batchMaxTimestamp(bytes, 0) : -1;
     if (isSparse ? count > countMax : count !== countMax) {
       yield damage(file, position, `${countMax} records`, `${count}`);
     }

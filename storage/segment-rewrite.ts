@@ -243,8 +243,9 @@ export async function sealCleaned(disk: Disk, input: SealCleanedInput): Promise<
             `${file.path}: offset ${lastOffset} at ${found.sizeBytes}, expected ${nextOffset} to ${endOffset}`,
           );
         }
-        const timestamp = batchMaxTimestamp(bytes, at);
-        if (found.sizeBytes === 0) found.firstTimestamp = timestamp;
+        // Of a batch without records the time is that of none.
+        const timestamp = batchRecordCount(bytes, at) > 0 ? batchMaxTimestamp(bytes, at) : -1;
+        if (found.firstTimestamp < 0) found.firstTimestamp = timestamp;
         if (timestamp > found.largestTimestamp) {
           found.largestTimestamp = timestamp;
           found.largestTimestampOffset = lastOffset;

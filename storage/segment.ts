@@ -6,7 +6,7 @@
  * `PartitionLog` writes and rolls, `LogReader` looks up and reads.
  */
 import assert from 'node:assert';
-import { batchLastOffset, batchMaxTimestamp, batchSizeBytes } from '../protocol/record-batch.ts';
+import { batchLastOffset, batchMaxTimestamp, batchRecordCount, batchSizeBytes } from '../protocol/record-batch.ts';
 import { writeAll } from './disk.ts';
 import { OffsetIndex, TimeIndex } from './index-file.ts';
 import { type IndexHolder, LazyFile, type OpenFiles } from './open-files.ts';
@@ -327,7 +327,9 @@ export class Segment implements IndexHolder {
         }
         const batchBytes = batchSizeBytes(window, at - windowStart);
         const lastOffset = batchLastOffset(window, at - windowStart);
-        const timestamp = batchMaxTimestamp(window, at - windowStart);
+        // A rewrite may leave batches without records, whose time is that of none.
+        const hasRecords = batchRecordCount(window, at - windowStart) > 0;
+        const timestamp = hasRecords ? batchMaxTimestamp(window, at - windowStart) : -1;
         assert(batchBytes >= BATCH_HEADER_BYTES, `${this.file.path}: batch of ${batchBytes} bytes at ${at}`);
         if (timestamp > largest) {
           largest = timestamp;
