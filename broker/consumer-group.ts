@@ -16,13 +16,23 @@
  */
 import { type ErrorCode, MillraceError } from '../protocol/errors.ts';
 import { type AssignorMember, assignors, type Partitions } from './consumer-assignors.ts';
-import { assignmentBytes, byTopicId, classicMember, hasCommonProtocol, readSubscription } from './consumer-classic.ts';
-import { type ConsumerGroupEvent, consumerGroupEventBytes, profileBytes } from './consumer-group-records.ts';
+import {
+  assignmentBytes,
+  byTopicId,
+  classicMember,
+  type EmbeddedSubscription,
+  hasCommonProtocol,
+  readSubscription,
+} from './consumer-classic.ts';
+import { type ConsumerGroupEvent, consumerGroupEventBytes } from './consumer-group-records.ts';
+import { StoredConsumerGroup } from './consumer-group-stored.ts';
 import {
   type ClassicMembership,
   type ConsumerMember,
   isSameHeld,
+  indexesOf,
   isSameNames,
+  isSamePartitions,
   isSameProfile,
   isSameProgress,
   isWithin,
@@ -30,7 +40,6 @@ import {
   type MemberProfile,
   type MemberProgress,
   MEMBER_STATES,
-  NEW_PROGRESS,
   NO_HELD,
   reconcile,
 } from './consumer-member.ts';
@@ -49,8 +58,7 @@ import {
 } from './group-member.ts';
 import type { MemberIdentity } from './group-roster.ts';
 import { MemberSessions } from './member-sessions.ts';
-import { PartitionHolders } from './partition-holders.ts';
-import { Subscriptions, type TopicCatalog } from './subscriptions.ts';
+import type { TopicCatalog } from './subscriptions.ts';
 import type { Instant } from './group.ts';
 
 export type ConsumerGroupState = 'Empty' | 'Assigning' | 'Reconciling' | 'Stable' | 'Dead';
@@ -117,8 +125,6 @@ interface FoundMember {
 /** Epochs that say goodbye. */
 export const LEAVE_EPOCH = -1;
 export const LEAVE_STATIC_EPOCH = -2;
-/** About the memory that a held partition takes: in progress, target and among the holders. */
-const HELD_BYTES = 150;
 
 export class ConsumerGroup {
   readonly type = 'consumer';
@@ -126,53 +132,45 @@ export class ConsumerGroup {
   readonly id: string;
   readonly offsets: GroupOffsets;
   readonly #host: ConsumerGroupHost;
-  #epoch = 0;
-  #metadataHash = 0;
-  #targetEpoch = 0;
-  #targetTimeMs = 0;
-  readonly #members = new Map<string, ConsumerMember>();
-  readonly #targets = new Map<string, Partitions>();
+  /** What outlives a restart. */
+  readonly #stored: StoredConsumerGroup;
   readonly #sessions = new MemberSessions();
-  readonly #staticIds = new Map<string, string>();
-  readonly #holders = new PartitionHolders();
-  readonly #subscriptions: Subscriptions;
-  #membersBytes = 0;
 
   constructor(id: string, host: ConsumerGroupHost, offsets = new GroupOffsets()) {
     this.id = id;
     this.#host = host;
     this.offsets = offsets;
-    this.#subscriptions = new Subscriptions(id, host.topics);
+    this.#stored = new StoredConsumerGroup(id, host.topics);
   }
 
   get state(): ConsumerGroupState {
-    if (this.#members.size === 0) return 'Empty';
-    if (this.#epoch > this.#targetEpoch) return 'Assigning';
-    for (const { progress } of this.#members.values()) {
-      if (progress.state !== MEMBER_STATES.stable || progress.epoch !== this.#targetEpoch) return 'Reconciling';
+    if (this.#stored.members.size === 0) return 'Empty';
+    if (this.#stored.epoch > this.#stored.targetEpoch) return 'Assigning';
+    for (const { progress } of this.#stored.members.values()) {
+      if (progress.state !== MEMBER_STATES.stable || progress.epoch !== this.#stored.targetEpoch) return 'Reconciling';
     }
     return 'Stable';
   }
   get epoch(): number {
-    return this.#epoch;
+    return this.#stored.epoch;
   }
   get targetEpoch(): number {
-    return this.#targetEpoch;
+    return this.#stored.targetEpoch;
   }
   /** In the order in which they came. */
   get members(): readonly ConsumerMember[] {
-    return [...this.#members.values()];
+    return [...this.#stored.members.values()];
   }
   has(memberId: string): boolean {
-    return this.#members.has(memberId);
+    return this.#stored.members.has(memberId);
   }
   target(memberId: string): Partitions {
-    return this.#targets.get(memberId) ?? new Map();
+    return this.#stored.target(memberId);
   }
   /** The assignor that most members ask for, the broker's first if none does. */
   get assignorName(): string {
     const votes = new Map<string, number>();
-    for (const { profile } of this.#members.values()) {
+    for (const { profile } of this.#stored.members.values()) {
       if (profile.assignor !== null) votes.set(profile.assignor, (votes.get(profile.assignor) ?? 0) + 1);
     }
     let elected = this.#assignorNames[0];
@@ -190,17 +188,17 @@ export class ConsumerGroup {
   }
   /** About the memory that members take. */
   get membersBytes(): number {
-    return this.#membersBytes + HELD_BYTES * this.#holders.count;
+    return this.#stored.membersBytes;
   }
   /** Whether there is nothing to remember. */
   get isBlank(): boolean {
-    return this.isVacant && this.#epoch === 0 && this.offsets.count === 0;
+    return this.isVacant && this.#stored.epoch === 0 && this.offsets.count === 0;
   }
   get isVacant(): boolean {
-    return this.#members.size === 0;
+    return this.#stored.members.size === 0;
   }
   isSubscribedTo(topic: string): boolean {
-    return this.#subscriptions.has(topic);
+    return this.#stored.subscriptions.has(topic);
   }
   /** From when an offset's retention counts (KIP-211): always from its commit. */
   retentionStart(): 'commit' {
@@ -252,7 +250,7 @@ export class ConsumerGroup {
   classicJoin(now: Instant, request: JoinRequest): JoinAnswer {
     const { instanceId, protocols } = request;
     const sizeMax = this.#host.options['group.consumer.max.size'];
-    if (!this.#members.has(request.memberId) && this.#members.size >= sizeMax) {
+    if (!this.#stored.members.has(request.memberId) && this.#stored.members.size >= sizeMax) {
       return refusedJoin('GROUP_MAX_SIZE_REACHED', '');
     }
     const subscription = protocols.length === 0 ? undefined : readSubscription(protocols[0].metadata);
@@ -261,33 +259,20 @@ export class ConsumerGroup {
     const isNew = request.memberId === '';
     const memberId = isNew ? this.#host.newMemberId() : request.memberId;
     if (isNew && instanceId === null && request.requiresKnownMember) return refusedJoin('MEMBER_ID_REQUIRED', memberId);
-    const found: FoundMember = { before: this.#members.get(memberId) };
+    const found: FoundMember = { before: this.#stored.members.get(memberId) };
     if (instanceId !== null) {
-      const holder = this.#members.get(this.#staticIds.get(instanceId) ?? '');
+      const holder = this.#stored.members.get(this.#stored.staticIds.get(instanceId) ?? '');
       if (isNew) found.predecessor = holder;
       else if (holder === undefined) return refusedJoin('UNKNOWN_MEMBER_ID', memberId);
       else if (holder.id !== memberId) return refusedJoin('FENCED_INSTANCE_ID', memberId);
     }
-    const { reached } = this.#turn(
-      now,
-      {
-        groupId: this.id,
-        memberId,
-        memberEpoch: 0,
-        clientId: request.clientId,
-        clientHost: request.clientHost,
-        instanceId,
-        rackId: subscription.rackId,
-        rebalanceTimeoutMs: request.rebalanceTimeoutMs,
-        topicNames: subscription.topics,
-        topicRegex: null,
-        assignor: null,
-        owned: byTopicId(this.#host.topics, subscription.owned),
-        classic: { sessionTimeoutMs: request.sessionTimeoutMs, protocols: ownProtocols(protocols) },
-        canSee: undefined,
-      },
-      found,
-    );
+    let reached: MemberProgress;
+    try {
+      ({ reached } = this.#turn(now, this.#asHeartbeat(request, memberId, subscription), found));
+    } catch (error) {
+      if (error instanceof MillraceError && error.code === 'INVALID_REQUEST') return refusedJoin(error.code, memberId);
+      throw error;
+    }
     this.#sessions.expectSync(memberId, now.monotonicMs + Math.max(0, request.rebalanceTimeoutMs));
     if (found.predecessor?.profile.classic === null) this.#becomeClassic(new Set(), false);
     return {
@@ -299,6 +284,25 @@ export class ConsumerGroup {
       leaderId: '',
       skipAssignment: false,
       members: [],
+    };
+  }
+
+  #asHeartbeat(request: JoinRequest, memberId: string, subscription: EmbeddedSubscription): ConsumerHeartbeat {
+    return {
+      groupId: this.id,
+      memberId,
+      memberEpoch: 0,
+      clientId: request.clientId,
+      clientHost: request.clientHost,
+      instanceId: request.instanceId,
+      rackId: subscription.rackId,
+      rebalanceTimeoutMs: request.rebalanceTimeoutMs,
+      topicNames: subscription.topics,
+      topicRegex: null,
+      assignor: null,
+      owned: byTopicId(this.#host.topics, subscription.owned),
+      classic: { sessionTimeoutMs: request.sessionTimeoutMs, protocols: ownProtocols(request.protocols) },
+      canSee: undefined,
     };
   }
 
@@ -314,7 +318,7 @@ export class ConsumerGroup {
     const { progress } = member;
     if (request.generation !== progress.epoch) return refusedSync('ILLEGAL_GENERATION');
     // Who is giving up partitions has joined already: it gets what it keeps, and joins again by itself.
-    if (this.#targetEpoch > progress.epoch && progress.state !== MEMBER_STATES.unrevoked) {
+    if (this.#stored.targetEpoch > progress.epoch && progress.state !== MEMBER_STATES.unrevoked) {
       this.#expectJoin(now, member);
       return refusedSync('REBALANCE_IN_PROGRESS');
     }
@@ -332,26 +336,29 @@ export class ConsumerGroup {
     if (request.generation !== epoch) return 'ILLEGAL_GENERATION';
     this.#touch(member.id, now);
     // Where nobody speaks the consumer protocol there is no other heartbeat that would see to it.
-    if (this.#subscriptions.isStale && !this.#subscriptions.hasRegex) this.#refresh(now, undefined, false);
+    if (this.#stored.subscriptions.isStale && !this.#stored.subscriptions.hasRegex)
+      this.#refresh(now, undefined, false);
     this.#assign(now);
     const canTakeMore = state === MEMBER_STATES.unreleased && !this.#isWaiting(member);
-    if (epoch >= this.#targetEpoch && state !== MEMBER_STATES.unrevoked && !canTakeMore) return 'NONE';
+    if (epoch >= this.#stored.targetEpoch && state !== MEMBER_STATES.unrevoked && !canTakeMore) return 'NONE';
     this.#expectJoin(now, member);
     return 'REBALANCE_IN_PROGRESS';
   }
 
   #classicMember({ memberId, instanceId }: MemberIdentity): ConsumerMember | ErrorCode {
     if (instanceId !== null) {
-      const holderId = this.#staticIds.get(instanceId);
+      const holderId = this.#stored.staticIds.get(instanceId);
       if (holderId === undefined) return 'UNKNOWN_MEMBER_ID';
       if (holderId !== memberId) return 'FENCED_INSTANCE_ID';
     }
-    const member = this.#members.get(memberId);
+    const member = this.#stored.members.get(memberId);
     return member === undefined || member.profile.classic === null ? 'UNKNOWN_MEMBER_ID' : member;
   }
 
   #memberships(): ClassicMembership[] {
-    return [...this.#members.values()].flatMap(({ profile }) => (profile.classic === null ? [] : [profile.classic]));
+    return [...this.#stored.members.values()].flatMap(({ profile }) =>
+      profile.classic === null ? [] : [profile.classic],
+    );
   }
 
   #expectJoin(now: Instant, { id, profile }: ConsumerMember): void {
@@ -362,7 +369,8 @@ export class ConsumerGroup {
   #isWaiting({ id, progress }: ConsumerMember): boolean {
     for (const [topicId, partitions] of this.target(id)) {
       for (const partition of partitions) {
-        if (!progress.assigned.get(topicId)?.has(partition) && this.#holders.has(topicId, partition)) return true;
+        if (!progress.assigned.get(topicId)?.has(partition) && this.#stored.holders.has(topicId, partition))
+          return true;
       }
     }
     return false;
@@ -371,24 +379,24 @@ export class ConsumerGroup {
   /** Makes a classic group of this one without `gone`, if all who stay speak that protocol. */
   #becomeClassic(gone: ReadonlySet<string>, hasToRebalance: boolean): boolean {
     const members: Member[] = [];
-    for (const member of this.#members.values()) {
+    for (const member of this.#stored.members.values()) {
       if (gone.has(member.id)) continue;
       const classic = classicMember(member, this.target(member.id), this.#host.topics);
       if (classic === undefined) return false;
       members.push(classic);
     }
     const ending = (): ConsumerGroupEvent[] => {
-      const all = [...this.#members.values()];
-      const unused = this.#subscriptions.unused(all.map(({ profile }) => profile));
-      return [...all.flatMap(({ id }) => this.#endMember(id)), ...unused, ...this.endEvents()];
+      const all = [...this.#stored.members.values()];
+      const unused = this.#stored.subscriptions.unused(all.map(({ profile }) => profile));
+      return [...all.flatMap(({ id }) => this.#stored.endMember(id)), ...unused, ...this.endEvents()];
     };
-    return members.length > 0 && this.#host.becomeClassic(ending, members, this.#epoch, hasToRebalance);
+    return members.length > 0 && this.#host.becomeClassic(ending, members, this.#stored.epoch, hasToRebalance);
   }
 
   /** A goodbye, for good or (a static member) for now. Throws what the answer says. */
   leave(request: MemberIdentity & { readonly memberEpoch: number }): ConsumerHeartbeatAnswer {
     const { memberId, instanceId, memberEpoch } = request;
-    const member = instanceId === null ? this.#members.get(memberId) : this.#staticMember(instanceId, memberId);
+    const member = instanceId === null ? this.#stored.members.get(memberId) : this.#staticMember(instanceId, memberId);
     if (member === undefined) throw this.#unknown(memberId);
     if (memberEpoch === LEAVE_STATIC_EPOCH && instanceId !== null) {
       const progress = { ...member.progress, epoch: LEAVE_STATIC_EPOCH, revoking: NO_HELD };
@@ -403,8 +411,8 @@ export class ConsumerGroup {
   evict(leaving: readonly MemberIdentity[]): ErrorCode[] {
     const removed = new Set<ConsumerMember>();
     const results = leaving.map(({ memberId, instanceId }): ErrorCode => {
-      const holderId = instanceId === null ? memberId : (this.#staticIds.get(instanceId) ?? '');
-      const member = this.#members.get(holderId);
+      const holderId = instanceId === null ? memberId : (this.#stored.staticIds.get(instanceId) ?? '');
+      const member = this.#stored.members.get(holderId);
       if (member === undefined) return 'UNKNOWN_MEMBER_ID';
       if (memberId !== '' && memberId !== holderId) return 'FENCED_INSTANCE_ID';
       removed.add(member);
@@ -425,8 +433,8 @@ export class ConsumerGroup {
     },
   ): ErrorCode | undefined {
     // Administrators may move the offsets of a group that nobody is in.
-    if (request.generation < 0 && this.#members.size === 0) return undefined;
-    const member = this.#members.get(request.memberId);
+    if (request.generation < 0 && this.#stored.members.size === 0) return undefined;
+    const member = this.#stored.members.get(request.memberId);
     if (member === undefined) return 'UNKNOWN_MEMBER_ID';
     if (member.profile.classic !== null) {
       return request.generation === member.progress.epoch ? undefined : 'ILLEGAL_GENERATION';
@@ -446,7 +454,7 @@ export class ConsumerGroup {
   /** Why offsets are not told, if so. `memberId` null with a negative epoch: whoever asks is not a member. */
   fetchRefusal(memberId: string | null, memberEpoch: number): ErrorCode | undefined {
     if (memberId === null && memberEpoch < 0) return undefined;
-    const member = this.#members.get(memberId ?? '');
+    const member = this.#stored.members.get(memberId ?? '');
     if (member === undefined) return 'UNKNOWN_MEMBER_ID';
     if (member.progress.epoch === memberEpoch) return undefined;
     return member.profile.classic === null ? 'STALE_MEMBER_EPOCH' : 'ILLEGAL_GENERATION';
@@ -454,7 +462,7 @@ export class ConsumerGroup {
 
   /** After a restart: sessions start anew. */
   restartSessions(now: Instant): void {
-    for (const { id, progress } of this.#members.values()) {
+    for (const { id, progress } of this.#stored.members.values()) {
       this.#touch(id, now);
       this.#expectRevocation(now, id, progress);
     }
@@ -467,82 +475,18 @@ export class ConsumerGroup {
   }
 
   /** What the log must hold for this group to be read again. */
-  *live(): Iterable<ConsumerGroupEvent> {
-    const group = this.id;
-    if (this.#epoch === 0 && this.#members.size === 0) return;
-    const value = { epoch: this.#epoch, metadataHash: this.#metadataHash };
-    yield { kind: 'consumer group', group, value };
-    for (const { id, profile } of this.#members.values()) {
-      yield { kind: 'consumer member', group, member: id, value: profile };
-    }
-    for (const [regex, resolved] of this.#subscriptions.resolved)
-      yield { kind: 'consumer regex', group, regex, value: resolved };
-    for (const [member, target] of this.#targets)
-      yield { kind: 'consumer member target', group, member, value: target };
-    yield { kind: 'consumer target', group, value: { epoch: this.#targetEpoch, timeMs: this.#targetTimeMs } };
-    for (const { id, progress } of this.#members.values()) {
-      yield { kind: 'consumer member progress', group, member: id, value: progress };
-    }
+  live(): Iterable<ConsumerGroupEvent> {
+    return this.#stored.live();
   }
 
   /** What ends a group without members. */
   endEvents(): ConsumerGroupEvent[] {
-    if (this.#epoch === 0) return [];
-    return [
-      { kind: 'consumer target', group: this.id, value: null },
-      { kind: 'consumer group', group: this.id, value: null },
-    ];
+    return this.#stored.endEvents();
   }
 
   apply(event: ConsumerGroupEvent): void {
-    switch (event.kind) {
-      case 'consumer group':
-        this.#epoch = event.value?.epoch ?? 0;
-        this.#metadataHash = event.value?.metadataHash ?? 0;
-        return;
-      case 'consumer member':
-        return this.#applyMember(event.member, event.value);
-      case 'consumer target':
-        this.#targetEpoch = event.value?.epoch ?? 0;
-        this.#targetTimeMs = event.value?.timeMs ?? 0;
-        return;
-      case 'consumer member target':
-        if (event.value === null) this.#targets.delete(event.member);
-        else this.#targets.set(event.member, event.value);
-        return;
-      case 'consumer member progress':
-        return this.#applyProgress(event.member, event.value ?? NEW_PROGRESS);
-      case 'consumer regex':
-        return this.#subscriptions.set(event.regex, event.value);
-    }
-  }
-
-  #applyMember(id: string, profile: MemberProfile | null): void {
-    const before = this.#members.get(id);
-    if (before !== undefined) {
-      this.#membersBytes -= memberBytes(id, before.profile);
-      this.#subscriptions.remove(before.profile);
-      const { instanceId } = before.profile;
-      if (instanceId !== null && this.#staticIds.get(instanceId) === id) this.#staticIds.delete(instanceId);
-    }
-    if (profile === null) {
-      this.#members.delete(id);
-      this.#sessions.delete(id);
-      return;
-    }
-    this.#members.set(id, { id, profile, progress: before?.progress ?? NEW_PROGRESS });
-    this.#membersBytes += memberBytes(id, profile);
-    this.#subscriptions.add(profile);
-    if (profile.instanceId !== null) this.#staticIds.set(profile.instanceId, id);
-  }
-
-  #applyProgress(id: string, progress: MemberProgress): void {
-    const before = this.#members.get(id);
-    // The end of a member that is gone already.
-    if (before === undefined) return;
-    this.#holders.remove(id, before.progress);
-    this.#holders.add(id, progress);
-    this.#members.set(id, { ...before, progress });
+    this.#stored.apply(event);
+    if (event.kind === 'consumer member' && event.value === null) this.#sessions.delete(event.member);
   }
 
   /** Takes in who the member is and what it subscribes to; true if that is something else than before. */
@@ -561,19 +505,19 @@ export class ConsumerGroup {
     const hasBump = hasNewNames || hasNewRegex || (former?.assignor ?? null) !== profile.assignor;
     // A group begins at 1, as Kafka's. In one commit with what it is raised for: a member that is known without it would
     // never get a target.
-    const epoch = Math.max(this.#epoch, 1) + (hasBump ? 1 : 0);
-    if (epoch !== this.#epoch) events.unshift(this.#epochEvent(epoch, this.#metadataHash));
+    const epoch = Math.max(this.#stored.epoch, 1) + (hasBump ? 1 : 0);
+    if (epoch !== this.#stored.epoch) events.unshift(this.#epochEvent(epoch, this.#stored.metadataHash));
     if (events.length > 0) this.#host.commit(events);
     this.#touch(request.memberId, now);
-    if (hasBump || this.#subscriptions.isStale) this.#refresh(now, request, hasBump);
+    if (hasBump || this.#stored.subscriptions.isStale) this.#refresh(now, request, hasBump);
     return hasNewNames || hasNewRegex;
   }
 
   #find(request: ConsumerHeartbeat): FoundMember {
     const { memberId, memberEpoch, instanceId } = request;
-    const known = this.#members.get(memberId);
+    const known = this.#stored.members.get(memberId);
     const sizeMax = this.#host.options['group.consumer.max.size'];
-    if (known === undefined && this.#members.size >= sizeMax) {
+    if (known === undefined && this.#stored.members.size >= sizeMax) {
       throw groupIsFull(sizeMax);
     }
     if (memberEpoch > 0) {
@@ -583,7 +527,7 @@ export class ConsumerGroup {
       return { before: member };
     }
     if (instanceId === null) return known === undefined ? {} : { before: known };
-    const holder = this.#members.get(this.#staticIds.get(instanceId) ?? '');
+    const holder = this.#stored.members.get(this.#stored.staticIds.get(instanceId) ?? '');
     if (holder === undefined) return known === undefined ? {} : { before: known };
     // One that speaks the classic protocol cannot say that it comes back: whoever has its instance id is it.
     if (holder.progress.epoch !== LEAVE_STATIC_EPOCH && holder.profile.classic === null) {
@@ -596,7 +540,7 @@ export class ConsumerGroup {
   }
 
   #staticMember(instanceId: string, memberId: string): ConsumerMember {
-    const holder = this.#members.get(this.#staticIds.get(instanceId) ?? '');
+    const holder = this.#stored.members.get(this.#stored.staticIds.get(instanceId) ?? '');
     if (holder === undefined) throw new MillraceError('UNKNOWN_MEMBER_ID', `Instance id ${instanceId} is unknown.`);
     if (holder.id !== memberId) {
       throw new MillraceError(
@@ -612,7 +556,7 @@ export class ConsumerGroup {
   }
 
   #member(id: string): ConsumerMember {
-    const member = this.#members.get(id);
+    const member = this.#stored.members.get(id);
     if (member === undefined) throw new Error(`no member '${id}' in consumer group '${this.id}'`);
     return member;
   }
@@ -636,7 +580,7 @@ export class ConsumerGroup {
   #checkProfile(request: ConsumerHeartbeat, profile: MemberProfile, before: MemberProfile | undefined): void {
     const { topicRegex } = profile;
     const isNew = topicRegex !== null && topicRegex !== '' && topicRegex !== before?.topicRegex;
-    if (isNew) this.#subscriptions.check(topicRegex);
+    if (isNew) this.#stored.subscriptions.check(topicRegex);
     const sizeBytes = consumerGroupEventBytes(this.#memberEvent(request.memberId, profile));
     if (sizeBytes <= this.#host.options['message.max.bytes'] / 2) return;
     throw new MillraceError('INVALID_REQUEST', 'The subscription is larger than the group log takes.');
@@ -646,19 +590,11 @@ export class ConsumerGroup {
     return { kind: 'consumer member', group: this.id, member, value };
   }
 
-  #endMember(member: string): ConsumerGroupEvent[] {
-    return [
-      { kind: 'consumer member progress', group: this.id, member, value: null },
-      { kind: 'consumer member target', group: this.id, member, value: null },
-      { kind: 'consumer member', group: this.id, member, value: null },
-    ];
-  }
-
   /** A static member came back, perhaps under a new id: it takes over what the old one had and should have. */
   #replace(old: ConsumerMember, id: string, profile: MemberProfile, events: ConsumerGroupEvent[]): void {
-    const target = this.#targets.get(old.id);
+    const target = this.#stored.targets.get(old.id);
     const progress = { ...old.progress, epoch: 0, previousEpoch: 0 };
-    events.push(...this.#endMember(old.id), this.#memberEvent(id, profile));
+    events.push(...this.#stored.endMember(old.id), this.#memberEvent(id, profile));
     if (target !== undefined)
       events.push({ kind: 'consumer member target', group: this.id, member: id, value: target });
     events.push({ kind: 'consumer member progress', group: this.id, member: id, value: progress });
@@ -668,14 +604,14 @@ export class ConsumerGroup {
   #remove(members: readonly ConsumerMember[]): void {
     const gone = new Set(members.map(({ id }) => id));
     if (this.#becomeClassic(gone, true)) return;
-    const events = members.flatMap(({ id }) => this.#endMember(id));
-    events.push(...this.#subscriptions.unused(members.map(({ profile }) => profile)));
+    const events = members.flatMap(({ id }) => this.#stored.endMember(id));
+    events.push(...this.#stored.subscriptions.unused(members.map(({ profile }) => profile)));
     // The epoch first: if only part of this survives, there is a new target and the rest runs into its session timeout.
-    const epoch = this.#epoch + 1;
-    const isLast = gone.size === this.#members.size;
+    const epoch = this.#stored.epoch + 1;
+    const isLast = gone.size === this.#stored.members.size;
     // Nobody is left to assign anything to; who comes next need not wait.
     if (isLast) events.push({ kind: 'consumer target', group: this.id, value: { epoch, timeMs: 0 } });
-    this.#host.commit([this.#epochEvent(epoch, this.#metadataHash), ...events]);
+    this.#host.commit([this.#epochEvent(epoch, this.#stored.metadataHash), ...events]);
   }
 
   #epochEvent(epoch: number, hash: number): ConsumerGroupEvent {
@@ -685,54 +621,54 @@ export class ConsumerGroup {
   /** Looks at the topics again, as they or the subscriptions have changed; raises the epoch if it has not been raised. */
   #refresh(now: Instant, request: ConsumerHeartbeat | undefined, hasBump: boolean): void {
     // What expressions find is for those to say who may look for topics.
-    if (request?.canSee !== undefined || !this.#subscriptions.hasRegex) {
-      const events = this.#subscriptions.resolve(now.wallMs, request?.canSee ?? (() => false));
+    if (request?.canSee !== undefined || !this.#stored.subscriptions.hasRegex) {
+      const events = this.#stored.subscriptions.resolve(now.wallMs, request?.canSee ?? (() => false));
       if (events.length > 0) this.#host.commit(events);
     }
-    const hash = this.#subscriptions.hash();
-    if (hash === this.#metadataHash) return;
-    this.#host.commit([this.#epochEvent(hasBump ? this.#epoch : this.#epoch + 1, hash)]);
+    const hash = this.#stored.subscriptions.hash();
+    if (hash === this.#stored.metadataHash) return;
+    this.#host.commit([this.#epochEvent(hasBump ? this.#stored.epoch : this.#stored.epoch + 1, hash)]);
   }
 
   /** Computes a new target if the group has a newer epoch, at most once an interval. */
   #assign(now: Instant): void {
-    if (this.#epoch <= this.#targetEpoch) return;
+    if (this.#stored.epoch <= this.#stored.targetEpoch) return;
     const intervalMs = this.#host.settings().consumerAssignmentIntervalMs;
     // A clock that was set back must not hold the group up.
-    const sinceMs = Math.abs(now.wallMs - this.#targetTimeMs);
-    if (this.#targetTimeMs !== 0 && sinceMs < intervalMs) return;
-    const members = [...this.#members.values()].map(({ id, profile }): AssignorMember => {
+    const sinceMs = Math.abs(now.wallMs - this.#stored.targetTimeMs);
+    if (this.#stored.targetTimeMs !== 0 && sinceMs < intervalMs) return;
+    const members = [...this.#stored.members.values()].map(({ id, profile }): AssignorMember => {
       return {
         id,
         instanceId: profile.instanceId,
-        topics: this.#subscriptions.idsOf(profile),
+        topics: this.#stored.subscriptions.idsOf(profile),
         current: this.target(id),
       };
     });
-    const computed = assignors[this.assignorName](members, this.#subscriptions.partitionCounts());
+    const computed = assignors[this.assignorName](members, this.#stored.subscriptions.partitionCounts());
     const events: ConsumerGroupEvent[] = [];
     for (const [member, value] of computed) {
-      const old = this.#targets.get(member);
+      const old = this.#stored.targets.get(member);
       if (old === undefined || !isSamePartitions(old, value)) {
         events.push({ kind: 'consumer member target', group: this.id, member, value });
       }
     }
     // Last: a target of which only part survived is computed again.
-    const value = { epoch: this.#epoch, timeMs: now.wallMs };
+    const value = { epoch: this.#stored.epoch, timeMs: now.wallMs };
     this.#host.commit([...events, { kind: 'consumer target', group: this.id, value }]);
   }
 
   #reconcile(member: ConsumerMember, owned: Partitions | undefined, hasNewSubscription: boolean): MemberProgress {
     const { progress } = member;
-    const isThere = progress.state === MEMBER_STATES.stable && progress.epoch === this.#targetEpoch;
+    const isThere = progress.state === MEMBER_STATES.stable && progress.epoch === this.#stored.targetEpoch;
     if (isThere && !hasNewSubscription) return progress;
     const reached = reconcile(progress, {
-      targetEpoch: this.#targetEpoch,
+      targetEpoch: this.#stored.targetEpoch,
       target: this.target(member.id),
-      topics: this.#subscriptions.idsOf(member.profile),
+      topics: this.#stored.subscriptions.idsOf(member.profile),
       hasNewSubscription,
       owned,
-      isHeld: (topicId, partition) => this.#holders.has(topicId, partition),
+      isHeld: (topicId, partition) => this.#stored.holders.has(topicId, partition),
     });
     return isSameProgress(progress, reached) ? progress : reached;
   }
@@ -769,22 +705,4 @@ function checkEpoch(member: ConsumerMember, { memberEpoch, owned }: ConsumerHear
 export function groupIsFull(sizeMax: number): MillraceError {
   const message = `The consumer group has reached its maximum capacity of ${sizeMax} members.`;
   return new MillraceError('GROUP_MAX_SIZE_REACHED', message);
-}
-
-function indexesOf({ assigned }: MemberProgress): Partitions {
-  return new Map([...assigned].map(([topicId, partitions]) => [topicId, new Set(partitions.keys())]));
-}
-
-function isSamePartitions(a: Partitions, b: Partitions): boolean {
-  if (a.size !== b.size) return false;
-  for (const [topicId, partitions] of a) {
-    const others = b.get(topicId);
-    if (others === undefined || others.size !== partitions.size) return false;
-    for (const partition of partitions) if (!others.has(partition)) return false;
-  }
-  return true;
-}
-
-function memberBytes(id: string, profile: MemberProfile): number {
-  return 512 + 2 * id.length + 2 * profileBytes(profile);
 }

@@ -204,3 +204,18 @@ function isSameMembership(a: ClassicMembership | null, b: ClassicMembership | nu
 export function isSameNames(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((name, index) => name === b[index]);
 }
+
+/** What a member has, without since when. */
+export function indexesOf({ assigned }: MemberProgress): Partitions {
+  return new Map([...assigned].map(([topicId, partitions]) => [topicId, new Set(partitions.keys())]));
+}
+
+export function isSamePartitions(a: Partitions, b: Partitions): boolean {
+  if (a.size !== b.size) return false;
+  for (const [topicId, partitions] of a) {
+    const others = b.get(topicId);
+    if (others === undefined || others.size !== partitions.size) return false;
+    for (const partition of partitions) if (!others.has(partition)) return false;
+  }
+  return true;
+}

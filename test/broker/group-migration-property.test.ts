@@ -126,7 +126,7 @@ class World {
   async settle(): Promise<void> {
     await this.pass(40);
     if (this.clients.size === 0) return;
-    const used = [...this.clients.values()].flatMap(({ positions }) => [...positions.keys()]).sort();
+    const used = [...this.clients.values()].flatMap(({ positions }) => [...positions.keys()]).sort((a, b) => a - b);
     if (String(used) !== String(ALL)) throw new Error(`in the end members work on ${used}`);
     const hasConsumer = [...this.clients.values()].some((one) => one instanceof Consumer);
     const type = this.groups.get('g')?.type;

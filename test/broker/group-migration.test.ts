@@ -266,6 +266,8 @@ test('classic members join a consumer group, new and with an id that the group h
     bench.members.map((text) => text.split(' ')[0]),
     ['consumer', 'classic', 'classic', 'classic'],
   );
+  const large = [{ name: 'cooperative-sticky', metadata: Buffer.concat([subscription(), Buffer.alloc(600_000)]) }];
+  t.is((await bench.join({ protocols: large })).error, 'INVALID_REQUEST');
   const full = await Bench.open({ 'group.consumer.max.size': 1 });
   full.beat('c', 0);
   t.is((await full.join()).error, 'GROUP_MAX_SIZE_REACHED');
