@@ -30,6 +30,11 @@ export interface DedupOptions {
   /** `dedup.window.ms` */
   readonly windowMs: number;
   readonly budget: DedupBudget;
+  /**
+   * How much longer an id is kept than it counts: so long a record may take from its append to being looked at, where the
+   * time of its append decides. Default 0.
+   */
+  readonly graceMs?: number;
 }
 
 /** The first send of an id. */
@@ -103,6 +108,7 @@ interface Ring {
 export class DedupWindow {
   windowMs: number;
   readonly #budget: DedupBudget;
+  readonly #graceMs: number;
   readonly #rings = new Map<number, Ring>();
   /** By id; some ids are free. */
   readonly #chunks: (Chunk | undefined)[] = [];
@@ -114,9 +120,10 @@ export class DedupWindow {
   /** Ids were taken back that the state log may have. */
   #mustReset = false;
 
-  constructor({ windowMs, budget }: DedupOptions) {
+  constructor({ windowMs, budget, graceMs = 0 }: DedupOptions) {
     this.windowMs = windowMs;
     this.#budget = budget;
+    this.#graceMs = graceMs;
   }
 
   /** Ids in memory, some of them perhaps expired. */
@@ -185,13 +192,13 @@ export class DedupWindow {
     return this.#rings.get(partition)?.covered ?? 0;
   }
 
-  /** Forgets up to `countMax` (default 10,000) expired ids. Answers how many. */
+  /** Forgets up to `countMax` (default 10,000) ids that have expired and had their grace. Answers how many. */
   expire(nowMs: number, countMax = 10_000): number {
     let count = 0;
     for (const ring of this.#rings.values()) {
       while (count < countMax && ring.chunks.length > 0) {
         const chunk = ring.chunks[0];
-        if (chunk.timeOf(chunk.first) + this.windowMs > nowMs) break;
+        if (chunk.timeOf(chunk.first) + this.windowMs + this.#graceMs > nowMs) break;
         this.#removeOldest(ring, chunk);
         count++;
       }
@@ -199,13 +206,13 @@ export class DedupWindow {
     return count;
   }
 
-  /** When the oldest id expires; infinity if there is none. */
+  /** When the oldest id may be forgotten; infinity if there is none. */
   get nextExpiryMs(): number {
     let next = Number.POSITIVE_INFINITY;
     for (const { chunks } of this.#rings.values()) {
       if (chunks.length > 0) next = Math.min(next, chunks[0].timeOf(chunks[0].first) + this.windowMs);
     }
-    return next;
+    return next + this.#graceMs;
   }
 
   /** Forgets everything, for a queue that is deleted. */
@@ -301,8 +308,8 @@ export class DedupWindow {
     this.#mustReset = true;
   }
 
-  /** What has expired at `nowMs` is left out. */
-  applyChanges(bytes: Buffer, nowMs: number): void {
+  /** What has expired is taken in as well: a record that is looked at later may lean on it. */
+  applyChanges(bytes: Buffer): void {
     assert(bytes[0] === VERSION, `changes of version ${bytes[0]} of a deduplication window`);
     if ((bytes[1] & RESET) !== 0) this.clear();
     for (let at = HEADER_BYTES; at < bytes.length; ) {
@@ -310,9 +317,8 @@ export class DedupWindow {
       const cover = bytes.readUIntBE(at + 3, 6);
       const end = at + SECTION_BYTES + bytes.readUInt32BE(at + 9) * WRITTEN_BYTES;
       for (at += SECTION_BYTES; at < end; at += WRITTEN_BYTES) {
-        const timeMs = bytes.readUIntBE(at + 22, 6);
-        if (timeMs + this.windowMs <= nowMs) continue;
-        this.add(bytes.subarray(at, at + 16), { partition, offset: bytes.readUIntBE(at + 16, 6), timeMs });
+        const offset = bytes.readUIntBE(at + 16, 6);
+        this.add(bytes.subarray(at, at + 16), { partition, offset, timeMs: bytes.readUIntBE(at + 22, 6) });
       }
       const ring = this.#ring(partition);
       ring.covered = cover;

@@ -6,11 +6,18 @@
 import { type DedupBudget, dedupHash, DedupWindow } from './dedup.ts';
 import type { IndexedBatch } from './queue-lane.ts';
 import type { LogEntry, LoggedState } from './queue-log.ts';
+import type { Due } from './queue-serving.ts';
 
-export class QueueDedup implements LoggedState {
+/** How long after its append a record is looked at, at the latest: until then the ids of before are kept. */
+const GRACE_MS = 60_000;
+/** Ids are forgotten this often. */
+const FORGET_MS = 1_000;
+
+export class QueueDedup implements LoggedState, Due {
   readonly window: DedupWindow;
   readonly #highWatermark: (partition: number) => number;
-  readonly #nowMs: () => number;
+  readonly #isCaughtUp: () => boolean;
+  #lookAgainMs = 0;
   /** Its place in the state log; set once it has one. */
   entry: LogEntry<LoggedState> | undefined;
 
@@ -18,11 +25,12 @@ export class QueueDedup implements LoggedState {
     windowMs: number;
     budget: DedupBudget;
     highWatermark: (partition: number) => number;
-    nowMs: () => number;
+    /** False while the log is being read for what a start has to find out. */
+    isCaughtUp: () => boolean;
   }) {
-    this.window = new DedupWindow({ windowMs: parts.windowMs, budget: parts.budget });
+    this.window = new DedupWindow({ windowMs: parts.windowMs, budget: parts.budget, graceMs: GRACE_MS });
     this.#highWatermark = parts.highWatermark;
-    this.#nowMs = parts.nowMs;
+    this.#isCaughtUp = parts.isCaughtUp;
   }
 
   /** Remembers the ids of a batch that are new. */
@@ -48,11 +56,24 @@ export class QueueDedup implements LoggedState {
     return duplicates;
   }
 
+  /** When ids are to be forgotten. */
+  get nextDeadlineMs(): number {
+    return Math.max(this.#lookAgainMs, this.window.nextExpiryMs);
+  }
+  due(nowMs: number): boolean {
+    this.#lookAgainMs = nowMs + FORGET_MS;
+    if (!this.#isCaughtUp()) return false;
+    if (this.window.expire(nowMs) === 0) return false;
+    // There may be more: at once.
+    if (this.window.nextExpiryMs <= nowMs) this.#lookAgainMs = 0;
+    return false;
+  }
+
   takeChanges(): Buffer | undefined {
     return this.window.takeChanges(this.#highWatermark);
   }
   applyChanges(bytes: Buffer): void {
-    this.window.applyChanges(bytes, this.#nowMs());
+    this.window.applyChanges(bytes);
   }
   snapshot(): Iterable<Buffer> {
     return this.window.snapshot();

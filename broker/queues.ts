@@ -485,7 +485,12 @@ export class QueueRegistry {
     }
     for (const partition of queue.partitions()) this.#serving.forget(partition);
     shared?.queues.delete(queue);
-    shared?.windows.delete(queue.name);
+    const window = shared?.windows.get(queue.name);
+    if (window !== undefined) {
+      this.#serving.unwatch(window);
+      window.window.clear();
+      shared?.windows.delete(queue.name);
+    }
     if (queue.kind === 'plain') {
       const topicsOfGroup = this.#plain.get(queue.name);
       topicsOfGroup?.delete(queue.topic.id);
@@ -630,6 +635,8 @@ export class QueueRegistry {
       if (state instanceof QueueDedup) {
         state.entry = entry;
         for (const log of topic.partitions) {
+          // With `log.flush: written` a power cut may have taken what the window has kept.
+          state.window.forgetFrom(log.index, log.endOffset);
           for (const lane of this.#lanesOf(log)) lane.reach(state.window.coveredOffset(log.index));
         }
         continue;
@@ -753,7 +760,9 @@ export class QueueRegistry {
           const duplicates = dedup.duplicates(partition.index, batch);
           if (duplicates.length > 0) partition.state.discard(duplicates);
         }
+        dedup.window.cover(partition.index, endOffset);
         this.#serving.dirty(dedup.entry);
+        this.#serving.watch(dedup);
       }
       this.#serving.change(partition);
     }
@@ -805,10 +814,18 @@ export class QueueRegistry {
       windowMs,
       budget: this.#dedupBudget,
       highWatermark: (partition) => partitions[partition]?.highWatermark ?? 0,
-      nowMs: () => this.#parts.clock.now(),
+      isCaughtUp: () => this.#isCaughtUp(queue.topic.id),
     });
     windows.set(queue.name, dedup);
     if (this.#isLoaded) this.#logWindow(queue, dedup);
+  }
+
+  /** Everything that the logs of the topic have is known to its queues. */
+  #isCaughtUp(topicId: string): boolean {
+    for (const lanes of this.#topics.get(topicId)?.lanes.values() ?? []) {
+      for (const lane of lanes) if (!lane.isCaughtUp) return false;
+    }
+    return true;
   }
 
   #logWindow(queue: Queue, dedup: QueueDedup): void {

@@ -69,7 +69,7 @@ for (const isMeeting of [false, true]) {
           for (const partition of [0, 1, 2]) ends[partition] = durable[partition];
           budget = new DedupBudget(1e9);
           window = windowOf(windowMs, budget);
-          for (const bytes of written) window.applyChanges(bytes, now);
+          for (const bytes of written) window.applyChanges(bytes);
           model.clear();
           for (const { id: sentId, ...sent } of log) {
             model.set(sentId, sent);
@@ -103,7 +103,7 @@ test('an id whose record is not durable is not written down', (t) => {
     undefined,
   );
   const again = windowOf();
-  again.applyChanges(changes ?? Buffer.alloc(0), 2);
+  again.applyChanges(changes ?? Buffer.alloc(0));
   t.is(again.size, 1);
   t.is(again.coveredOffset(0), 3, 'and what comes after it is looked for in the log');
   again.add(dedupHash('b'), { partition: 0, offset: 5, timeMs: 1 });
@@ -114,7 +114,7 @@ test('records without ids are covered too, so that a restart does not read them 
   const window = windowOf();
   window.cover(0, 80);
   const again = windowOf();
-  again.applyChanges(window.takeChanges(always) ?? Buffer.alloc(0), 2);
+  again.applyChanges(window.takeChanges(always) ?? Buffer.alloc(0));
   t.is(again.coveredOffset(0), 80);
   t.is(window.takeChanges(always), undefined);
 });
@@ -129,8 +129,8 @@ test('what a log has lost is forgotten, for good', (t) => {
   t.is(window.find(dedupHash('3'), 2)?.offset, 3);
   window.add(dedupHash('other'), { partition: 0, offset: 4, timeMs: 2 });
   const again = windowOf();
-  again.applyChanges(before, 2);
-  again.applyChanges(window.takeChanges(always) ?? Buffer.alloc(0), 2);
+  again.applyChanges(before);
+  again.applyChanges(window.takeChanges(always) ?? Buffer.alloc(0));
   t.is(again.size, 5);
   t.is(again.find(dedupHash('5'), 2), undefined);
   t.is(again.find(dedupHash('other'), 2)?.offset, 4);
