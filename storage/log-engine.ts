@@ -256,6 +256,8 @@ export class LogEngine implements LogContext {
   #removeLeftovers(): void {
     const restored = [...this.#logs.values()];
     this.writer.background(async () => {
+      // After what others wait for; and it knows what is in the folders that it has looked at.
+      await this.#checkpointing?.catch(() => {});
       await this.dataDir.removeLeftovers();
       for (const log of restored) {
         if (this.stopped !== undefined) return;

@@ -26,8 +26,8 @@ export async function tidyFolder(
 }
 
 /** Removes files that an earlier process has taken out of the log and was to remove. */
-export async function removeLeftovers(disk: Disk, folder: string): Promise<void> {
-  for (const name of await disk.list(folder)) {
+export async function removeLeftovers(disk: Disk, folder: string, names: readonly string[]): Promise<void> {
+  for (const name of names) {
     if (name.endsWith(DELETED_SUFFIX)) await disk.remove(`${folder}/${name}`);
   }
 }

@@ -923,7 +923,10 @@ export class PartitionLog implements Member, WriteTarget {
 
   /** Files that an earlier process has taken out of the log and was to remove. */
   async removeLeftovers(): Promise<void> {
-    if (this.#folder !== undefined && !this.#isGone) await removeLeftovers(this.#context.files.disk, this.#path);
+    // In a log that is prepared there are none.
+    if (this.#folder === undefined || this.#isGone || this.#isPrepared) return;
+    const { disk } = this.#context.files;
+    await removeLeftovers(disk, this.#path, this.#foundNames ?? (await disk.list(this.#path)));
   }
 
   async #checkActive(): Promise<void> {
