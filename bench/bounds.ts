@@ -97,6 +97,8 @@ const RATIOS: readonly RatioBound[] = [
   { section: 'i', target: 'millrace tail', against: 'kafka', figure: 'cpuSecondsPerMillion', atMost: 0.7 },
   { section: 'i', target: 'millrace files', against: 'kafka', figure: 'recordsPerSecond', atLeast: 1 },
   { section: 'i', target: 'millrace files', against: 'kafka', figure: 'cpuSecondsPerMillion', atMost: 1 },
+  { section: 's', target: 'millrace synced', against: 'kafka', figure: 'recordsPerSecond', atLeast: 2 },
+  { section: 's', target: 'millrace synced', against: 'kafka', figure: 'cpuSecondsPerMillion', atMost: 0.7 },
   {
     section: 'j',
     target: 'millrace synced',
@@ -120,6 +122,7 @@ const ABSOLUTES: readonly AbsoluteBound[] = [
   { section: 'a', target: 'millrace', case: 'exec to ready, again', figure: 'readyMs', atMost: 400 },
   { section: 'a', target: 'millrace', case: 'npm start, built before', figure: 'readyMs', atMost: 1000 },
   { section: 'a', target: 'millrace', case: 'exec to ready, new folder', figure: 'rssMib', atMost: 90 },
+  { section: 's', target: 'millrace synced', case: 'first record', figure: 'firstRecordMs', atMost: 1000 },
   { section: 'j', target: 'millrace synced', case: 'acknowledgement', figure: 'p50Us', atMost: 350 },
   { section: 'j', target: 'millrace written', case: 'acknowledgement', figure: 'p50Us', atMost: 120 },
   { section: 'j', target: 'millrace written', case: 'acknowledgement', figure: 'p99Us', atMost: 1200 },
@@ -141,6 +144,7 @@ const NAMES: Readonly<Record<Figure, string>> = {
   syncs: 'syncs',
   p50Us: 'p50',
   p99Us: 'p99',
+  firstRecordMs: 'first record',
   readyMs: 'time',
   journalMib: 'journal',
   storedGib: 'stored',
@@ -274,6 +278,7 @@ export function withUnit(value: number, figure: Figure): string {
     case 'p50Us':
     case 'p99Us':
       return `${twoDigits(value / 1000)} ms`;
+    case 'firstRecordMs':
     case 'readyMs':
       return `${Math.round(value)} ms`;
     case 'rssMib':

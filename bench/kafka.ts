@@ -6,12 +6,13 @@ import { Context } from './context.ts';
 import { consumeSection } from './load/consume.ts';
 import { produceSections } from './load/produce.ts';
 import { restartSection, startSection } from './load/restart.ts';
+import { shareSection } from './load/share.ts';
 import { latencySection, outstandingSection } from './load/steady.ts';
 import { checkoutRoot, describeMachine } from './machine.ts';
 import { installKafka } from './peers/kafka/install.ts';
 import { appendLine } from './results.ts';
 
-export const SECTIONS = ['a', 'g', 'h', 'i', 'j', 'k', 'l'] as const;
+export const SECTIONS = ['a', 'g', 'h', 'i', 'j', 'k', 'l', 's'] as const;
 export type Section = (typeof SECTIONS)[number];
 
 export interface KafkaBenchOptions {
@@ -51,6 +52,7 @@ export async function benchKafka(options: KafkaBenchOptions): Promise<void> {
     if (chosen.has('j')) await latencySection(context);
     if (chosen.has('k')) await outstandingSection(context);
     if (chosen.has('l')) await restartSection(context);
+    if (chosen.has('s')) await shareSection(context);
   } finally {
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);

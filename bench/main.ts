@@ -1,7 +1,7 @@
 /**
  * The benchmarks' command line:
  *
- *   npm run bench -- kafka [a g h i j k l] [--rounds N] [--quick] [--data-dir DIR] [--no-peer] [--results FILE]
+ *   npm run bench -- kafka [a g h i j k l s] [--rounds N] [--quick] [--data-dir DIR] [--no-peer] [--results FILE]
  *   npm run bench -- compare [--results FILE] [--write]
  *
  * `kafka` measures Millrace and Apache Kafka in turn and prints the table; `compare` prints it from earlier results and,

@@ -27,6 +27,8 @@ export interface Figures {
   syncs?: number;
   p50Us?: number;
   p99Us?: number;
+  /** From joining a group to the first record. */
+  firstRecordMs?: number;
   /** Time to the ready line. */
   readyMs?: number;
   /** Journal bytes that the start had to read again. */

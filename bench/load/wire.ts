@@ -108,6 +108,17 @@ export class Wire {
     if (errorCode !== 0) throw new Error(`DeleteTopics ${name}: error ${errorCode}`);
   }
 
+  /** Writes a batch of `count` small records. */
+  async produce(topic: string, index: number, count: number): Promise<void> {
+    const record = { key: null, value: Buffer.from('millrace'), timestamp: Date.now() };
+    const records = buildBatch(Array.from({ length: count }, () => record));
+    const topicData = [{ name: topic, partitionData: [{ index, records }] }];
+    const request = { acks: -1, timeoutMs: 30_000, topicData };
+    const { responses } = await this.request(apis.Produce, PRODUCE_VERSION, request);
+    const { errorCode } = responses[0].partitionResponses[0];
+    if (errorCode !== 0) throw new Error(`Produce ${topic}: error ${errorCode}`);
+  }
+
   close(): void {
     this.socket.destroy();
   }

@@ -137,7 +137,7 @@ function backlogWorld(kind: string, size: number, isOrdered: boolean): World {
   if (kind === 'groups') holdAThird(state);
   if (kind === 'one group') {
     // Its first message is in flight for good: all the rest of it is passed over.
-    state.acquire({ ...acquireOptions(9, 1) });
+    state.acquire({ ...acquireOptions(9, 1), isBoundToConnection: false });
   }
   world.changes.push(...state.snapshot());
   return world;
@@ -145,7 +145,9 @@ function backlogWorld(kind: string, size: number, isOrdered: boolean): World {
 
 /** The first message of every third group stays in flight for somebody who does not settle. */
 function holdAThird(state: QueueState): void {
-  const runs = acquire(state, 9, Math.min(GROUPS, state.endOffset));
+  const messagesMax = Math.min(GROUPS, state.endOffset);
+  // Such locks outlive the restart.
+  const runs = state.acquire({ ...acquireOptions(9, messagesMax), isBoundToConnection: false });
   const settlements = [];
   for (const { firstOffset, lastOffset } of runs) {
     for (let offset = firstOffset; offset <= lastOffset; offset++) {

@@ -5,6 +5,7 @@ import {
   parseConsumerPerformance,
   parseEndToEndLatency,
   parseProducerPerformance,
+  parseShareConsumerPerformance,
 } from '../../bench/peers/kafka/tools.ts';
 
 test('CPU time is user and system time, whatever the command is called', (t) => {
@@ -56,4 +57,13 @@ test('metrics are read by name and labels', (t) => {
 
 test('the checkout is found from wherever the build lies', (t) => {
   t.true(checkoutRoot().endsWith('/'));
+});
+
+test('ShareConsumerPerformance: the row under the heading', (t) => {
+  const text = [
+    'start.time, end.time, data.consumed.in.MB, MB.sec, nMsg.sec, data.consumed.in.nMsg, fetch.time.ms',
+    '2026-03-01 12:51:41:017, 2026-03-01 12:51:43:829, 286.1023, 101.7433, 106685.6330, 300000, 2812',
+  ].join('\n');
+  t.deepEqual(parseShareConsumerPerformance(text), { recordsPerSecond: 106_686, mbPerSecond: 101.7433 });
+  t.throws(() => parseShareConsumerPerformance('nothing'), { message: /no figures/ });
 });

@@ -100,6 +100,23 @@ export function parseConsumerPerformance(text: string): Throughput {
   return { recordsPerSecond: Math.round(Number(row[9])), mbPerSecond: Number(row[8]) };
 }
 
+export async function shareConsumerPerformance(jars: KafkaJars, run: ConsumeRun): Promise<Throughput> {
+  const args = ['--bootstrap-server', `127.0.0.1:${run.port}`, '--topic', run.topic, '--group', run.group];
+  args.push('--num-records', `${run.records}`, '--timeout', '60000');
+  return parseShareConsumerPerformance(await runTool(jars, 'ShareConsumerPerformance', args));
+}
+
+/** The row under the heading: start, end, MB, MB/s, records/s, records, ms. All of it counts joining the group. */
+export function parseShareConsumerPerformance(text: string): Throughput {
+  const row = text
+    .split('\n')
+    .filter((line) => /^\d{4}-\d\d-\d\d /.test(line))
+    .at(-1)
+    ?.split(', ');
+  if (!row || row.length < 7) throw new Error(`ShareConsumerPerformance printed no figures:\n${text.slice(-2000)}`);
+  return { recordsPerSecond: Math.round(Number(row[4])), mbPerSecond: Number(row[3]) };
+}
+
 export interface Latencies {
   p50Ms: number;
   p99Ms: number;
