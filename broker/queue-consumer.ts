@@ -73,6 +73,8 @@ export class Consumer {
   #wanted: Wanted = { messages: 0 };
   #messagesLeft = 0;
   #bytesLeft = Number.POSITIVE_INFINITY;
+  /** Which partition is first to be asked. */
+  #turn = 0;
   #isClosed = false;
   /** Got something in this turn. */
   isServed = false;
@@ -173,13 +175,15 @@ export class Consumer {
     this.#spread();
   }
 
-  /** Tells every partition what it may still get. */
+  /** Tells every partition what it may still get; another is first each time, as the first may give all of it. */
   #spread(): void {
-    for (const { open } of this.#joined.values()) {
-      for (const partition of open) {
-        partition.demand.want(this.id, this.#messagesLeft);
-        if (this.#messagesLeft > 0) this.#host.wake(partition);
-      }
+    const partitions: QueuePartition[] = [];
+    for (const { open } of this.#joined.values()) partitions.push(...open);
+    if (this.#messagesLeft > 0) this.#turn = (this.#turn + 1) % Math.max(1, partitions.length);
+    for (let index = 0; index < partitions.length; index++) {
+      const partition = partitions[(this.#turn + index) % partitions.length];
+      partition.demand.want(this.id, this.#messagesLeft);
+      if (this.#messagesLeft > 0) this.#host.wake(partition);
     }
   }
 

@@ -14,7 +14,7 @@ import type { Settlement, SettleKind } from '../queue.ts';
 import type { QueuePartition } from '../queues.ts';
 import type { Call } from './call.ts';
 import { failureOf } from './failure.ts';
-import { CLOSE_EPOCH, OPEN_EPOCH, type ShareSession, type ShareSessions } from './share-sessions.ts';
+import { CLOSE_EPOCH, memberOf, OPEN_EPOCH, type ShareSession, type ShareSessions } from './share-sessions.ts';
 
 type ShareRequest = ShareFetchRequest | ShareAcknowledgeRequest;
 type AcknowledgementBatch = ShareRequest['topics'][number]['partitions'][number]['acknowledgementBatches'][number];
@@ -156,8 +156,8 @@ export function shareAcknowledge(broker: Broker, call: AcknowledgeCall, sessions
 }
 
 function sessionOf(call: AcknowledgeCall, sessions: ShareSessions): ShareSession {
-  const { groupId, memberId, shareSessionEpoch: epoch } = call.request;
-  if (groupId === null || memberId === null || memberId === '') throw new MillraceError('INVALID_REQUEST');
+  const { groupId, memberId } = memberOf(call.request);
+  const { shareSessionEpoch: epoch } = call.request;
   if (!call.allows('READ', 'GROUP', groupId)) throw new MillraceError('GROUP_AUTHORIZATION_FAILED');
   // Only a fetch opens one.
   if (epoch === OPEN_EPOCH) throw new MillraceError('INVALID_SHARE_SESSION_EPOCH');

@@ -17,7 +17,14 @@ import type { Call } from './call.ts';
 import { failureOf } from './failure.ts';
 import type { ChunksSplice } from './fetch.ts';
 import { acknowledge, type Acknowledged, hasAcknowledgements, NO_LEADER } from './share-acknowledge.ts';
-import { CLOSE_EPOCH, OPEN_EPOCH, type SessionTaker, type ShareSession, type ShareSessions } from './share-sessions.ts';
+import {
+  CLOSE_EPOCH,
+  memberOf,
+  OPEN_EPOCH,
+  type SessionTaker,
+  type ShareSession,
+  type ShareSessions,
+} from './share-sessions.ts';
 
 export type ShareFetchCall = Call<ShareFetchRequest, ShareFetchResponseInit>;
 type PartitionAnswer = ShareFetchResponseInit['responses'][number]['partitions'][number];
@@ -44,6 +51,7 @@ export function shareFetch(broker: Broker, call: ShareFetchCall, sessions: Share
       for (const { partitionIndex } of partitions) session.add(topicId, partitionIndex);
     }
     for (const { topicId, partitions } of request.forgottenTopicsData) session.forget(topicId, partitions);
+    sessions.count(session);
     session.join(allows, (topicId, index, error) => fetch.refuse(topicId, index, error));
     fetch.start();
   } catch (error) {
@@ -54,8 +62,8 @@ export function shareFetch(broker: Broker, call: ShareFetchCall, sessions: Share
 
 function sessionOf(call: ShareFetchCall, sessions: ShareSessions): ShareSession {
   const { request } = call;
-  const { groupId, memberId, shareSessionEpoch: epoch } = request;
-  if (groupId === null || memberId === null || memberId === '') throw new MillraceError('INVALID_REQUEST');
+  const { groupId, memberId } = memberOf(request);
+  const { shareSessionEpoch: epoch } = request;
   if (!call.allows('READ', 'GROUP', groupId)) throw new MillraceError('GROUP_AUTHORIZATION_FAILED');
   const { shareAcquireMode, isRenewAck, maxBytes, minBytes, maxRecords, maxWaitMs } = request;
   if (shareAcquireMode !== BATCH_OPTIMIZED && shareAcquireMode !== RECORD_LIMIT) {

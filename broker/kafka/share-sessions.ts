@@ -33,6 +33,8 @@ export class ShareSession {
   epoch = 1;
   /** Topic id → partitions, in the order in which they were named. */
   readonly partitions = new Map<string, Set<number>>();
+  /** Size of `partitions` as it was last counted. */
+  countedPartitions = 0;
   readonly consumer: Consumer;
   taker: SessionTaker | undefined;
   readonly #broker: Broker;
@@ -165,10 +167,26 @@ export class ShareSession {
   }
 }
 
+/** Kafka's members make up ids of 22 characters; a limit, because the broker keeps them. */
+const MEMBER_ID_LENGTH_MAX = 1024;
+
+/** Which group and member a request is about. INVALID_REQUEST if it does not say. */
+export function memberOf(request: { readonly groupId: string | null; readonly memberId: string | null }): {
+  groupId: string;
+  memberId: string;
+} {
+  const { groupId, memberId } = request;
+  if (groupId === null || memberId === null || memberId === '' || memberId.length > MEMBER_ID_LENGTH_MAX) {
+    throw new MillraceError('INVALID_REQUEST');
+  }
+  return { groupId, memberId };
+}
+
 /** All share sessions of a broker, at most `group.share.max.share.sessions`. */
 export class ShareSessions {
   readonly #broker: Broker;
   readonly #sessions = new Map<string, ShareSession>();
+  #partitionCount = 0;
 
   constructor(broker: Broker) {
     this.#broker = broker;
@@ -193,6 +211,20 @@ export class ShareSessions {
     return session;
   }
 
+  /**
+   * After the partitions of a session have changed. SHARE_SESSION_LIMIT_REACHED, and the session ends, if those of all
+   * sessions are more than `fetch.sessions.partitions.max`.
+   */
+  count(session: ShareSession): void {
+    let size = 0;
+    for (const indexes of session.partitions.values()) size += indexes.size;
+    this.#partitionCount += size - session.countedPartitions;
+    session.countedPartitions = size;
+    if (this.#partitionCount <= this.#broker.options['fetch.sessions.partitions.max']) return;
+    this.close(session, false);
+    throw new MillraceError('SHARE_SESSION_LIMIT_REACHED', 'Share sessions have as many partitions as they may.');
+  }
+
   /** A new session without partitions; what the member holds stays its own. SHARE_SESSION_LIMIT_REACHED. */
   open(group: string, memberId: string): ShareSession {
     const key = keyOf(group, memberId);
@@ -213,6 +245,7 @@ export class ShareSessions {
   /** Ends the session; what the member holds goes back, as a failure if the member did not say goodbye. */
   close(session: ShareSession, isFailure: boolean): void {
     if (!this.#sessions.delete(keyOf(session.group, session.memberId))) return;
+    this.#partitionCount -= session.countedPartitions;
     session.close(isFailure);
   }
 
