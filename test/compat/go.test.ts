@@ -11,6 +11,7 @@ const names = [
   'franz-go-codecs',
   'franz-go-group',
   'franz-go-admin',
+  'franz-go-share-group',
   'franz-go-out-of-range',
   'franz-go-too-large',
   'franz-go-topic-deleted',

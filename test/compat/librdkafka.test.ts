@@ -24,6 +24,7 @@ if (isInstalled('python3', '-c', 'import confluent_kafka')) {
     'hundreds-of-partitions',
     'a-member-that-does-not-poll-loses-its-partitions',
     'the-new-group-protocol',
+    'a-share-group-takes-and-gives-back',
   ];
   testScenarios(names, ['many-clients'], async () => ({
     command: 'python3',

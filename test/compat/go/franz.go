@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // franz-go takes the highest versions that the broker offers, and is idempotent by default.
@@ -17,6 +18,7 @@ var franz = []scenario{
 	{"franz-go-codecs", franzCodecs},
 	{"franz-go-group", franzGroup},
 	{"franz-go-admin", franzAdmin},
+	{"franz-go-share-group", franzShareGroup},
 	{"franz-go-out-of-range", franzOutOfRange},
 	{"franz-go-too-large", franzTooLarge},
 	{"franz-go-topic-deleted", franzTopicDeleted},
@@ -318,4 +320,105 @@ func franzTopicDeleted(bootstrap string) error {
 	cancel()
 	_, err = kadm.NewClient(reader).ListTopics(ctx)
 	return err
+}
+
+// franzShareGroup has two members take a topic of compressed batches: everything once, but what is released twice and
+// what is rejected never again; a renewed record stays with its member.
+func franzShareGroup(bootstrap string) error {
+	topic, group := named("franz-share"), named("franz-share-group")
+	admin, err := franzClient(bootstrap)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	defer cancel()
+	if _, err := kadm.NewClient(admin).CreateTopic(ctx, 3, 1, nil, topic); err != nil {
+		return err
+	}
+	earliest := "earliest"
+	config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	config.Name, config.Value = "share.auto.offset.reset", &earliest
+	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
+	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeGroupConfig, group
+	resource.Configs = append(resource.Configs, config)
+	alter := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	alter.Resources = append(alter.Resources, resource)
+	if _, err := alter.RequestWith(ctx, admin); err != nil {
+		return err
+	}
+	const count = 300
+	if err := franzProduce(bootstrap, topic, 0, count, kgo.ProducerBatchCompression(kgo.ZstdCompression())); err != nil {
+		return err
+	}
+	failed := make(chan error, 100)
+	callback := kgo.ShareAckCallback(func(_ *kgo.Client, results kgo.ShareAckResults) {
+		if err := results.Error(); err != nil {
+			failed <- err
+		}
+	})
+	seen := map[int][]int32{}
+	var members []*kgo.Client
+	for range 2 {
+		options := []kgo.Opt{kgo.ShareGroup(group), kgo.ConsumeTopics(topic), kgo.ShareMaxRecords(20), callback}
+		member, err := franzClient(bootstrap, options...)
+		if err != nil {
+			return err
+		}
+		defer member.Close()
+		members = append(members, member)
+	}
+	isDone := func() bool {
+		for number := range count {
+			expected := 1
+			if number%10 == 0 {
+				expected = 2
+			}
+			if len(seen[number]) < expected {
+				return false
+			}
+		}
+		return true
+	}
+	for turn := 0; !isDone() && ctx.Err() == nil; turn++ {
+		member := members[turn%2]
+		poll, cancelPoll := context.WithTimeout(ctx, 300*time.Millisecond)
+		fetches := member.PollFetches(poll)
+		cancelPoll()
+		fetches.EachRecord(func(record *kgo.Record) {
+			number, _ := strconv.Atoi(string(record.Value))
+			seen[number] = append(seen[number], record.DeliveryCount())
+			switch {
+			case number%10 == 0 && len(seen[number]) == 1:
+				record.Ack(kgo.AckRelease)
+			case number%10 == 1:
+				record.Ack(kgo.AckReject)
+			case number%10 == 2:
+				record.Ack(kgo.AckRenew)
+				record.Ack(kgo.AckAccept)
+			default:
+				record.Ack(kgo.AckAccept)
+			}
+		})
+	}
+	for _, member := range members {
+		if err := member.FlushAcks(ctx); err != nil {
+			return err
+		}
+	}
+	select {
+	case err := <-failed:
+		return err
+	default:
+	}
+	for number := range count {
+		expected := []int32{1}
+		if number%10 == 0 {
+			expected = []int32{1, 2}
+		}
+		if fmt.Sprint(seen[number]) != fmt.Sprint(expected) {
+			return fmt.Errorf("record %d was delivered %v, not %v", number, seen[number], expected)
+		}
+	}
+	return nil
 }

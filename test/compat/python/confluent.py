@@ -1,6 +1,7 @@
 """confluent-kafka, which is librdkafka: as its users use it."""
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    AcknowledgeType,
     Consumer,
     ConsumerGroupState,
     ConsumerGroupTopicPartitions,
@@ -8,6 +9,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Producer,
+    ShareConsumer,
     TopicPartition,
 )
 from confluent_kafka.admin import (
@@ -449,6 +451,47 @@ def the_new_group_protocol():
     for member in members:
         member.close()
     eventually(lambda: admin().describe_consumer_groups([group])[group].result().state == ConsumerGroupState.EMPTY)
+
+
+@scenario
+def a_share_group_takes_and_gives_back():
+    topic = create(named("share"), 2)
+    group = named("share")
+    earliest = ConfigEntry("share.auto.offset.reset", "earliest", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=[earliest])
+    for future in admin().incremental_alter_configs([resource]).values():
+        future.result()
+    produce(topic, [str(index).encode() for index in range(40)], key=lambda value: value)
+    settings = {"bootstrap.servers": BOOTSTRAP, "group.id": group}
+    seen = {}
+    member = ShareConsumer({**settings, "share.acknowledgement.mode": "explicit"})
+    member.subscribe([topic])
+
+    def took_all():
+        for message in member.poll(0.2):
+            if message.error():
+                raise KafkaException(message.error())
+            number = int(message.value())
+            seen.setdefault(number, []).append(message.delivery_count())
+            # One of four comes again, one of four never; the others are done.
+            is_first = len(seen[number]) == 1
+            kind = AcknowledgeType.RELEASE if is_first and number % 4 == 0 else AcknowledgeType.ACCEPT
+            member.acknowledge(message, AcknowledgeType.REJECT if number % 4 == 1 else kind)
+        return len(seen) == 40 and all(len(seen[number]) == 2 for number in range(0, 40, 4))
+
+    eventually(took_all, 30)
+    equal([error for error in member.commit_sync(10).values() if error is not None], [])
+    member.close()
+    equal({number: counts for number, counts in seen.items() if number % 4 == 0}, {n: [1, 2] for n in range(0, 40, 4)})
+    equal([counts for number, counts in seen.items() if number % 4 != 0], [[1]] * 30)
+    # Everything is done: the next member gets only what comes.
+    late = ShareConsumer(settings)
+    late.subscribe([topic])
+    produce(topic, [b"new"])
+    values = []
+    eventually(lambda: values.extend(message.value() for message in late.poll(0.2)) or values, 30)
+    equal(values, [b"new"])
+    late.close()
 
 
 @full
