@@ -6,6 +6,7 @@ import type { ApiTable } from './kafka/api-table.ts';
 import type { KafkaConnection } from './kafka/connection.ts';
 import type { FetchHandler } from './kafka/fetch.ts';
 import { labelText, type Metrics } from './metrics.ts';
+import type { Queue } from './queues.ts';
 
 export interface Observed {
   broker: Broker;
@@ -32,6 +33,7 @@ export function observeBroker(metrics: Metrics, { broker, engine, fetch, apis, c
     metrics.observed('counter', name, help, read);
   }
   observePartitions(metrics, broker);
+  observeQueues(metrics, broker);
   metrics.observed('gauge', 'millrace_fetch_sessions', 'Incremental fetch sessions.', () => fetch.sessions.size);
   metrics.observed(
     'counter',
@@ -55,6 +57,7 @@ export function observeBroker(metrics: Metrics, { broker, engine, fetch, apis, c
 
 /** Above so many partitions (or committed offsets) a page would take longer to make than it is worth: they are left out. */
 const SAMPLES_MAX = 10_000;
+const QUEUE_SAMPLES_MAX = 1_000;
 type Samples = [Record<string, string> | string, number][];
 
 function observePartitions(metrics: Metrics, broker: Broker): void {
@@ -118,6 +121,62 @@ function observePartitions(metrics: Metrics, broker: Broker): void {
     for (const { state } of broker.groups.groups()) counts.set(state, (counts.get(state) ?? 0) + 1);
     return [...counts].map(([state, count]): Samples[number] => [{ state }, count]);
   });
+}
+
+function observeQueues(metrics: Metrics, { queues, clock }: Broker): void {
+  const { totals } = queues;
+  metrics.observed('gauge', 'millrace_queues', 'Declared queues.', () => queues.size);
+  metrics.observed('gauge', 'millrace_queue_consumers', 'Consumers of queues.', () => queues.consumerCount);
+  for (const [name, help, total] of [
+    ['delivered', 'Messages handed out by queues and share groups.', 'delivered'],
+    ['settled', 'Messages accepted, released or rejected.', 'settled'],
+    ['dead_lettered', 'Messages moved to their dead-letter target.', 'deadLettered'],
+    ['dropped', 'Messages that left a queue without being accepted and had nowhere to go.', 'dropped'],
+  ] as const satisfies readonly (readonly [string, string, keyof typeof totals])[]) {
+    metrics.observed('counter', `millrace_queue_${name}_total`, help, () => queues.totals[total]);
+  }
+  /** Of declared queues, as long as there are not too many. */
+  const each = (samplesOf: (queue: Queue) => Iterable<readonly [Record<string, string>, number]>) => (): Samples => {
+    const samples: Samples = [];
+    if (queues.size > QUEUE_SAMPLES_MAX) return samples;
+    for (const queue of queues.all()) {
+      for (const [labels, value] of samplesOf(queue)) samples.push([{ queue: queue.name, ...labels }, value]);
+    }
+    return samples;
+  };
+  metrics.observed(
+    'gauge',
+    'millrace_queue_messages',
+    'Messages of declared queues, by what can happen to them next.',
+    each((queue) => {
+      const { ready, inFlight, delayed, blocked } = queue.counts();
+      return [
+        [{ state: 'ready' }, ready],
+        [{ state: 'in_flight' }, inFlight],
+        [{ state: 'delayed' }, delayed],
+        [{ state: 'blocked' }, blocked],
+      ];
+    }),
+  );
+  metrics.observed(
+    'counter',
+    'millrace_queue_events_total',
+    'What happened to messages of declared queues since the start of the broker.',
+    each(({ delivered, settled, deadLettered }) => [
+      [{ event: 'delivered' }, delivered],
+      [{ event: 'settled' }, settled],
+      [{ event: 'dead_lettered' }, deadLettered],
+    ]),
+  );
+  metrics.observed(
+    'gauge',
+    'millrace_queue_oldest_seconds',
+    'Age of the oldest message of a declared queue that is not finished.',
+    each((queue) => {
+      const timeMs = queue.lastOldestMs();
+      return timeMs === undefined ? [] : [[{}, Math.max(0, clock.now() - timeMs) / 1000]];
+    }),
+  );
 }
 
 function observeLog(metrics: Metrics, engine: EmbeddedEngine, isSynced: boolean): void {

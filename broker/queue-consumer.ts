@@ -209,6 +209,7 @@ export class Consumer {
       this.#bytesLeft -= (count * sizeBytes) / Math.max(1, endOffset - startOffset);
     }
     this.#holding.add(partition);
+    partition.queue.delivered += count;
     this.isServed = true;
     this.#options.onAcquired(partition.queue, { partition: partition.index, runs, messageCount: count, lockedUntilMs });
   }

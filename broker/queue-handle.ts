@@ -51,7 +51,10 @@ export class Queue {
   #usedMs: number;
   readonly #expiry: Due;
   /** Since the start of the broker. */
+  delivered = 0;
+  settled = 0;
   deadLettered = 0;
+  #oldest: { offset: number; timeMs: number | undefined } | undefined;
 
   constructor(host: QueueHost, init: { name: string; kind: QueueKind; topic: Topic; values: QueueValues }) {
     this.#host = host;
@@ -149,6 +152,24 @@ export class Queue {
     return oldest;
   }
 
+  /** As `oldestMs`, as far as it is known without reading; begins to read it if it is not. For who asks again and again. */
+  lastOldestMs(): number | undefined {
+    const unfinished = this.#partitions.filter(({ state }) => state.oldestUnfinished < state.endOffset);
+    if (unfinished.length === 0) return undefined;
+    const offset = unfinished.reduce((sum, { state }) => sum + state.oldestUnfinished, 0);
+    if (this.#oldest?.offset !== offset) {
+      this.#oldest = { offset, timeMs: this.#oldest?.timeMs };
+      this.oldestMs().then(
+        (timeMs) => {
+          this.#oldest = { offset, timeMs };
+        },
+        // A partition that cannot be read says so elsewhere.
+        () => {},
+      );
+    }
+    return this.#oldest.timeMs;
+  }
+
   // --- what is done to it ---
 
   /**
@@ -162,6 +183,7 @@ export class Queue {
     let messages = 0;
     for (const { kind, firstOffset, lastOffset } of settlements)
       if (kind !== 'renew') messages += lastOffset - firstOffset + 1;
+    this.settled += messages;
     this.#host.settled(messages);
     this.#host.serving.change(partition);
   }

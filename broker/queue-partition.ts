@@ -22,8 +22,6 @@ export class QueuePartition {
   readonly entry: LogEntry<QueueState>;
   /** Dead letters are being read or wait for their target. */
   isMoving = false;
-  /** Messages that went to a dead-letter target or were to go and had none. */
-  deadLettered = 0;
 
   constructor(queue: Queue, index: number, parts: { log: Partition; lane: QueueLane; entry: LogEntry<QueueState> }) {
     this.queue = queue;
