@@ -3,6 +3,7 @@
  * or nowhere. A move is one journal record: the copies in the target's log and the end of the originals, or nothing; a
  * message whose move was not durable when the broker ended is found leaving again.
  */
+import { type ErrorCode, MillraceError } from '../protocol/errors.ts';
 import { buildBatch, type RecordInit } from '../protocol/record-batch.ts';
 import type { Clock } from '../storage/clock.ts';
 import type { CommitPart, Partition } from './engine.ts';
@@ -15,6 +16,10 @@ import type { Topic } from './topics.ts';
 
 /** Messages of one move. */
 const MOVE_MESSAGES_MAX = 1000;
+/** Between attempts, where files or a target fail. */
+const RETRY_MS = 1000;
+/** Failures that another attempt would meet again. */
+const FINAL: ReadonlySet<ErrorCode> = new Set(['STOPPING', 'RECORD_LIST_TOO_LARGE', 'INVALID_RECORD_STATE']);
 /** Bytes of one move, if it is not a single message. */
 const MOVE_BYTES_MAX = 1024 * 1024;
 
@@ -66,7 +71,7 @@ export class DeadLetters {
       },
       (error: unknown) => {
         // It stays as it is: what was taken is found leaving again by the next start.
-        this.#parts.report(`dead letters of queue '${queue.name}'`, error);
+        if (!queue.isDeleted) this.#parts.report(`dead letters of queue '${queue.name}' stay where they are`, error);
       },
     );
   }
@@ -83,7 +88,27 @@ export class DeadLetters {
       await undefined;
       const leaving = state.takeLeaving(MOVE_MESSAGES_MAX);
       if (leaving.length === 0) return;
-      await this.#move(partition, leaving);
+      await this.#moveSurely(partition, leaving);
+    }
+  }
+
+  /** Again and again, as long as it may succeed. */
+  async #moveSurely(partition: QueuePartition, leaving: readonly LeavingMessage[]): Promise<void> {
+    const { clock, report } = this.#parts;
+    const { queue, log, state } = partition;
+    let rest = leaving;
+    for (;;) {
+      try {
+        await this.#move(partition, rest);
+        return;
+      } catch (error) {
+        const isFinal = queue.isDeleted || log.isFenced || !(error instanceof MillraceError) || FINAL.has(error.code);
+        if (isFinal) throw error;
+        report(`dead letters of queue '${queue.name}' wait`, error);
+      }
+      await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve));
+      if (queue.isDeleted) return;
+      rest = rest.filter(({ offset }) => !state.isDone(offset));
     }
   }
 

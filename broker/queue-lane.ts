@@ -41,7 +41,7 @@ export interface LaneHost {
   readonly decompressedBytesMax: number;
   /** Messages below `endOffset` are known now; `batches` says of which: all, or with nothing to say those with attributes. */
   extended(lane: QueueLane, endOffset: number, batches: readonly IndexedBatch[]): void;
-  /** The log has failed or is gone. */
+  /** The log cannot be read. Unless it is fenced, `advance` may succeed later. */
   failed(lane: QueueLane, error: unknown): void;
 }
 
@@ -128,8 +128,7 @@ export class QueueLane {
       },
       (error: unknown) => {
         this.#reading = undefined;
-        this.#isEnded = true;
-        this.#host.failed(this, error);
+        if (!this.#isEnded) this.#host.failed(this, error);
       },
     );
   }

@@ -83,6 +83,8 @@ export interface QueueParts {
 
 /** Messages that leave one turn for being too many. */
 const OVERFLOW_MAX = 10_000;
+/** After a read has failed for want of descriptors or memory. */
+const RETRY_MS = 1000;
 /** The index of attributes is cut when the start of its queues has moved so far. */
 const TRIM_OFFSETS = 4096;
 
@@ -704,7 +706,7 @@ export class QueueRegistry {
 
   #newLane(log: Partition, firstOffset: number): QueueLane {
     const { queues } = this.#ofTopic(log.topicId);
-    const { options, report } = this.#parts;
+    const { options, report, clock } = this.#parts;
     const registry = this;
     const lane = new QueueLane(log, firstOffset, {
       get isIndexed() {
@@ -725,7 +727,9 @@ export class QueueRegistry {
       decompressedBytesMax: options['decompressed.bytes.max'],
       extended: (extended, endOffset, batches) => this.#extended(extended, endOffset, batches),
       failed: (failed, error) => {
-        if (!this.#isClosed) report(`queues over ${failed.log.topic}-${failed.log.index} get nothing more`, error);
+        if (this.#isClosed) return;
+        report(`queues over ${log.topic}-${log.index} get nothing more for now`, error);
+        if (!log.isFenced) clock.after(RETRY_MS, () => this.#follow(failed));
       },
     });
     this.#lanesOf(log).add(lane);
