@@ -323,7 +323,9 @@ export class QueueJobs {
       for (const target of topic?.partitions ?? []) await target.prepare();
     }
     if (!this.#isRunning(job) || this.#sourceOf(job) !== queue) return;
-    // Files were read meanwhile: what is in flight now is left alone.
+    // What a commit still makes of the queue (too many messages, say) comes first: from here to the step's own commit its
+    // state stays as it is. Files were read meanwhile: what is in flight now is left alone.
+    this.#parts.queues.commit('lazy');
     const available = new Set(this.#candidates(job, queue, range));
     this.#take(job, queue, range, { offsets, records, available, targets, nowMs: clock.now() });
   }

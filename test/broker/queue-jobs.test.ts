@@ -257,3 +257,28 @@ for (const seed of [1, 2, 3]) {
   test(`a job goes on after a power cut, nothing lost or doubled, seed ${seed}`, (t) =>
     checkRestarts(t, seed, { unsynced: 'torn' }));
 }
+
+test('a move and a length limit that strikes meanwhile each take their own messages', async (t) => {
+  const world = await QueueWorld.open();
+  world.queue('dead');
+  const from = world.queue('from', { 'dead.letter.queue': 'dead' });
+  world.queue('to');
+  await world.publish('from', many(3000));
+  await world.run(1);
+  const { id } = world.jobs.start({ kind: 'move', source: 'from', target: 'to', ratePerSecond: 2000 });
+  for (let limit = 2900; limit > 0; limit -= 100) {
+    await world.run(world.random.between(1, 20));
+    world.queues.configure(from, new Map([['max.messages', String(limit)]]), 'millrace');
+  }
+  t.like(await ended(world, id), { status: 'done' });
+  await world.run(1000);
+  const counts = ['from', 'to', 'dead'].map((name) => world.queues.get(name)?.counts().ready ?? 0);
+  t.is(
+    counts.reduce((sum, count) => sum + count, 0),
+    3000,
+    counts.join(),
+  );
+  t.true(counts[1] > 0 && counts[2] > 0);
+  t.deepEqual(world.reports, []);
+  await world.close();
+});
