@@ -174,7 +174,8 @@ export async function openBroker({
   observeBroker(metrics, { broker, engine, fetch, apis, connections });
   let retention = clock.after(options['log.retention.check.interval.ms'], retain);
   function retain(): void {
-    void engine.retain().then(
+    const retaining = engine.retain().then(() => queues.retain());
+    void retaining.then(
       () => {
         retention = clock.after(options['log.retention.check.interval.ms'], retain);
       },

@@ -36,6 +36,7 @@ import {
   stateSettings,
 } from './queue-settings.ts';
 import { QueueState } from './queue-state.ts';
+import { QueueStragglers } from './queue-stragglers.ts';
 import { checkTopicConfigs } from './topic-config.ts';
 import { checkNewName } from './topic-names.ts';
 import type { CommittedTogether, Topic, TopicRegistry } from './topics.ts';
@@ -109,6 +110,7 @@ export class QueueRegistry {
   /** States that are made in a while: their offset depends on a time. */
   readonly #opening = new Set<string>();
   readonly #dedupBudget: DedupBudget;
+  readonly #stragglers: QueueStragglers;
   readonly #host: QueueHost;
   #isLoaded = false;
   #isClosed = false;
@@ -143,6 +145,11 @@ export class QueueRegistry {
       changed: (partition) => this.#serving.change(partition),
       appending: (appends) => this.appending(appends),
       report: parts.report,
+    });
+    this.#stragglers = new QueueStragglers({
+      engine,
+      clock,
+      whenDurable: (callback) => this.#serving.whenDurable(callback),
     });
     this.#host = {
       clock,
@@ -881,6 +888,21 @@ export class QueueRegistry {
       allowed = Math.min(allowed, Math.floor(bytesMax / Math.max(1, averageBytes)));
     }
     if (ready > allowed) state.dropOldest(Math.min(OVERFLOW_MAX, ready - allowed));
+  }
+
+  /** After retention has taken what it can: frees what finished messages hold beyond one that is not. Never rejects. */
+  async retain(): Promise<void> {
+    for (const queue of this.all()) {
+      if (queue.kind !== 'owned') continue;
+      for (const partition of queue.partitions()) {
+        if (this.#isClosed) return;
+        try {
+          await this.#stragglers.release(partition);
+        } catch (error) {
+          if (!this.#isClosed && !queue.isDeleted) this.#parts.report(`queue '${queue.name}' is not rewritten`, error);
+        }
+      }
+    }
   }
 
   // --- for doors ---

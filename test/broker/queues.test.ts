@@ -87,3 +87,43 @@ test('retention takes nothing that an owned queue has not finished, and what it 
   t.is(log.config.retentionMs, 9000);
   await world.close();
 });
+
+test('a forgotten message does not keep what follows it', async (t) => {
+  const world = await QueueWorld.open({ kind: 'embedded' });
+  const queue = world.queues.declare({
+    name: 'forgotten',
+    kind: 'owned',
+    family: 'millrace',
+    settings: new Map([['replay.retention.ms', '1000']]),
+    topicConfigs: new Map([['segment.bytes', '1048576']]),
+  });
+  const [log] = queue.topic.partitions;
+  const value = 'x'.repeat(200);
+  for (let batch = 0; batch < 25; batch++)
+    await world.publish(
+      'forgotten',
+      Array.from({ length: 1000 }, () => value),
+    );
+  const door = new PushDoor(world, queue, { prefetch: 30_000 });
+  await world.run(20);
+  const [first, ...rest] = door.take();
+  t.is(rest.length, 24_999);
+  t.is(first, value);
+  queue.settle(door.consumer, 0, [{ firstOffset: 1, lastOffset: 24_999, kind: 'accept' }]);
+  await world.durable();
+  const sizeBytes = log.sizeBytes;
+  await world.run(5000);
+  await world.clock.settle(world.engine.retain());
+  t.is(log.startOffset, 0);
+  await world.clock.settle(world.queues.retain());
+  t.true(log.sizeBytes < sizeBytes / 2, `${log.sizeBytes} of ${sizeBytes}`);
+  await world.restart('kill');
+  const again = world.queues.get('forgotten') ?? queue;
+  await world.publish('forgotten', ['new']);
+  const found = await new PullDoor(world, again).receive();
+  t.deepEqual(
+    found.map(({ offset }) => offset),
+    [0, 25_000],
+  );
+  await world.close();
+});
