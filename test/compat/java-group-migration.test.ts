@@ -171,7 +171,7 @@ if (jars && isFull) {
         const { twenty, broker } = await withTwenty(t, `over-${assignor.slice(0, 5).toLowerCase()}`);
         const { members } = twenty;
         for (let count = 0; count < 20; count++) twenty.start(count % 5, 'classic', assignor);
-        await twenty.settle('joined', 60_000);
+        await twenty.settle('started', 60_000);
         /** As a rolling restart does, a JVM at a time; one of them dies, and once the broker does. */
         const roll = async (to: 'classic' | 'consumer'): Promise<void> => {
           for (let host = 0; host < 5; host++) {
