@@ -284,6 +284,7 @@ async function identifyFolders(
     identities.set(folder, await dataDir.identify(folder));
   });
   const found = new Map<string, string>();
+  const gone: string[] = [];
   for (const folder of unknown) {
     const identity = identities.get(folder);
     const key = identity && keyText(partitionKey(identity.topicId, identity.index));
@@ -291,9 +292,13 @@ async function identifyFolders(
     const isMissed = key !== undefined && item !== undefined && !states.has(key) && !found.has(key);
     if (isMissed && isThere(item, undefined)) found.set(key, folder);
     else if (item?.isDeleted === true || (isSynced && (identity !== undefined || (await dataDir.isAnonymous(folder)))))
-      await dataDir.remove(await dataDir.retire(folder));
+      gone.push(folder);
     else warn(`${folder} is set aside as ${await dataDir.setAside(folder)}: the journal does not know it`);
   }
+  // Their files are removed when the broker is ready.
+  await inParallel(gone, async (folder) => {
+    await dataDir.retire(folder);
+  });
   return found;
 }
 
