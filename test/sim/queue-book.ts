@@ -23,6 +23,8 @@ export interface Sent {
   deliveries: number;
   /** Somebody was told that it is in the dead letters. */
   isDead: boolean;
+  /** Dead letters were asked to go back: it may begin anew. */
+  mayReturn: boolean;
 }
 
 export class QueueBook {
@@ -48,6 +50,7 @@ export class QueueBook {
       rejected: 'no',
       deliveries: 0,
       isDead: false,
+      mayReturn: false,
     };
     this.sent.set(value, sent);
     return sent;
@@ -78,6 +81,7 @@ export function checkDelivery(book: QueueBook, seen: Seen, fail: (text: string) 
     }
   }
   if (queue === sent.queue) {
+    if (sent.mayReturn) return;
     if (sent.isDead) fail(`${queue}: '${value}' is handed out, and was in the dead letters`);
     if (acquiredCount <= sent.deliveries) {
       fail(
@@ -100,7 +104,7 @@ export function checkFound(book: QueueBook, found: Found, fail: (text: string) =
     const places = found.get(sent.value) ?? [];
     if (places.length > 1) fail(`'${sent.value}' is in ${places.join(' and ')}`);
     if (places.length > 0 && sent.accepted === 'answered') fail(`'${sent.value}' is in ${places[0]}, and was accepted`);
-    if (sent.rejected === 'answered' && places[0] === sent.queue) {
+    if (sent.rejected === 'answered' && !sent.mayReturn && places[0] === sent.queue) {
       fail(`'${sent.value}' is in ${sent.queue}, and was rejected`);
     }
     if (sent.dedupId !== undefined && sent.published === 'answered') {

@@ -25,7 +25,15 @@ process.on('unhandledRejection', (error) => {
 
 const startedMs = Date.now();
 const [from, to] = (values.seed ?? values.seeds).split(/\.\.|-/).map(Number);
-const total: QueueRunResult = { published: 0, accepted: 0, deliveries: 0, deadLetters: 0, deaths: 0, operations: 0 };
+const total: QueueRunResult = {
+  published: 0,
+  accepted: 0,
+  deliveries: 0,
+  deadLetters: 0,
+  deaths: 0,
+  operations: 0,
+  redrives: 0,
+};
 let runs = 0;
 let failures = 0;
 for (seed = from; seed <= (to ?? from); seed++) {

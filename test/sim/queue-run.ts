@@ -40,6 +40,7 @@ export interface QueueRunResult {
   deadLetters: number;
   deaths: number;
   operations: number;
+  redrives: number;
 }
 
 /** Runs one seed. Throws if a promise is broken. */
@@ -61,7 +62,15 @@ class QueueRun {
   /** Pulled, not settled yet. */
   #held: { queue: string; message: Delivered }[] = [];
   #pushes: { queue: string; door: PushDoor }[] = [];
-  #result: QueueRunResult = { published: 0, accepted: 0, deliveries: 0, deadLetters: 0, deaths: 0, operations: 0 };
+  #result: QueueRunResult = {
+    published: 0,
+    accepted: 0,
+    deliveries: 0,
+    deadLetters: 0,
+    deaths: 0,
+    operations: 0,
+    redrives: 0,
+  };
   /** Of the life that speaks now. */
   #life = 0;
 
@@ -121,8 +130,8 @@ class QueueRun {
     await this.#restart();
     await this.#empty();
     this.#check();
-    // Cut tails are what a crash leaves.
-    const reports = this.#world.reports.filter((line) => !line.includes('is cut at'));
+    // Cut tails and folders that nobody knows are what a crash leaves.
+    const reports = this.#world.reports.filter((line) => !/ is (cut at|set aside) /.test(line));
     if (reports.length > 0) throw new Error(`seed ${this.#seed}: ${reports.join('; ')}`);
     return this.#result;
   }
@@ -166,6 +175,7 @@ class QueueRun {
   async #step(): Promise<void> {
     const random = this.#random;
     const name = random.pick(['work', 'work', 'later', 'once', 'dead']);
+    if (random.chance(0.06)) this.#redrive();
     switch (random.below(9)) {
       case 0:
       case 1:
@@ -230,6 +240,15 @@ class QueueRun {
       if (life !== this.#life) return;
       for (const one of sent) one.published = 'answered';
     });
+  }
+
+  /** Dead letters go back to where they came from. */
+  #redrive(): void {
+    const { jobs } = this.#world;
+    if (jobs.runningOn('dead') !== undefined) return;
+    jobs.start({ kind: 'redrive', source: 'dead', ...(this.#random.chance(0.5) ? { ratePerSecond: 20 } : {}) });
+    for (const sent of this.#book.sent.values()) sent.mayReturn = true;
+    this.#result.redrives++;
   }
 
   #saw(queue: string, messages: readonly Delivered[]): void {
