@@ -1,5 +1,5 @@
 /**
- * The work of rewriting sealed segments, in steps of a few megabytes that keep nothing between them: each is a function of
+ * The work of rewriting sealed segments, in steps of a megabyte that keep nothing between them: each is a function of
  * paths, positions and shared buffers, and runs in a worker (`jobs.ts`) or inline.
  *
  *     mapKeys      which is the newest record of each key
@@ -37,7 +37,7 @@ import { KeyMap } from './key-map.ts';
 /** Ending of a file that is being written; whatever bears it at a start is a leftover. */
 export const CLEANED_SUFFIX = '.cleaned';
 /** Read by one step; a larger batch is read whole. */
-export const STEP_BYTES = 4 * 1024 * 1024;
+export const STEP_BYTES = 1024 * 1024;
 const POSITION_MAX = 2 ** 31 - 1;
 
 export type FailureKind = 'source' | 'content' | 'target';
