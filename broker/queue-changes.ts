@@ -15,6 +15,8 @@ import { MillraceError } from '../protocol/errors.ts';
 import type { LeaveReason, QueueDoor } from './queue.ts';
 
 const VERSION = 1;
+/** Longest run of what is kept message by message: so many are read into memory at most for an operation. */
+const RUN_MAX = 1_000_000;
 /** Pieces of a snapshot; an operation is never split. */
 export const PIECE_BYTES_MAX = 256 * 1024;
 
@@ -94,13 +96,10 @@ export class ChangeWriter {
 
   /** `count` messages from `offset`. What the detail and the time mean is up to the kind; 0 if it has none. */
   note(kind: ChangeKind, offset: number, count: number, detail: number, atMs: number): void {
-    if (this.#end === offset && this.#kind === kind && this.#detail === detail && this.#atMs === atMs) {
-      this.#end += count;
-      return;
-    }
-    // The members of a run have nothing to do with each other: it may grow at either end.
-    if (this.#first === offset + count && this.#kind === kind && this.#detail === detail && this.#atMs === atMs) {
-      this.#first = offset;
+    if (this.#kind === kind && this.#detail === detail && this.#atMs === atMs && this.#extend(offset, count)) return;
+    if (count > RUN_MAX && !isBulk(kind)) {
+      this.note(kind, offset, RUN_MAX, detail, atMs);
+      this.note(kind, offset + RUN_MAX, count - RUN_MAX, detail, atMs);
       return;
     }
     this.#close();
@@ -109,6 +108,15 @@ export class ChangeWriter {
     this.#end = offset + count;
     this.#detail = detail;
     this.#atMs = atMs;
+  }
+
+  /** The members of a run have nothing to do with each other: it may grow at either end. */
+  #extend(offset: number, count: number): boolean {
+    if (this.#end - this.#first + count > RUN_MAX) return false;
+    if (this.#end === offset) this.#end += count;
+    else if (this.#first === offset + count) this.#first = offset;
+    else return false;
+    return true;
   }
 
   /** Rows of a snapshot. Not merged: the caller merges. */
@@ -293,6 +301,7 @@ class ChangeReader {
     change.endOffset = change.offset + count;
     if (change.offset < 0) throw corrupt(`offset ${change.offset}`);
     if (!Number.isSafeInteger(change.endOffset)) throw corrupt(`offset ${change.endOffset}`);
+    if (count > RUN_MAX && !isBulk(kind)) throw corrupt(`a run of ${count} messages`);
     switch (kind) {
       case CHANGE.reset:
         change.epoch = this.#unsigned();
@@ -370,6 +379,11 @@ class ChangeReader {
     if (!Number.isSafeInteger(value)) throw corrupt('a number is too large');
     return value;
   }
+}
+
+/** Kinds that are not kept message by message. */
+function isBulk(kind: number): boolean {
+  return kind === CHANGE.done || kind === CHANGE.replayed || kind === CHANGE.epoch;
 }
 
 function corrupt(what: string): MillraceError {

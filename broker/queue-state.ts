@@ -123,6 +123,8 @@ export interface PurgeOptions {
 export const ADVANCE_MESSAGES_MAX = 5_000;
 
 const NEVER = Number.POSITIVE_INFINITY;
+/** Longest run of rows in a snapshot. */
+const ROWS_RUN_MAX = 100_000;
 /** Details of a message in flight: two bits of door, and this one. */
 const IS_BOUND = 4;
 /** Detail of a `leaving` change beside reason and door. */
@@ -1184,6 +1186,7 @@ export class QueueState {
       const isAlike =
         row !== 0 &&
         offset === last + 1 &&
+        offset - first < ROWS_RUN_MAX &&
         rowDetail === detail &&
         flights.acquiredCount(row) === acquiredCount &&
         flights.failedCount(row) === failedCount &&

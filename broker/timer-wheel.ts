@@ -44,8 +44,10 @@ export class TimerWheel<Item> {
   get nextMs(): number {
     const standsAtMs = this.#standsAtMs;
     if (standsAtMs === undefined || this.#entries.size === 0) return Number.POSITIVE_INFINITY;
-    if (this.#due.entries.size > 0) return standsAtMs;
-    return this.#nextSlotMs(standsAtMs);
+    // Nothing is in a slot before where the wheels stand.
+    let soonest = this.#due.entries.size > 0 ? standsAtMs : this.#nextSlotMs(standsAtMs);
+    for (const { atMs } of this.#due.entries) soonest = Math.min(soonest, atMs);
+    return soonest;
   }
 
   /** Sets or moves the time of an item. Infinity deletes. */
@@ -60,7 +62,8 @@ export class TimerWheel<Item> {
       return;
     }
     const whole = Math.ceil(atMs);
-    this.#standsAtMs ??= whole;
+    // Other items may be due sooner than the first.
+    this.#standsAtMs ??= Math.max(0, whole - SLOTS ** (LEVELS - 1));
     if (entry === undefined) {
       const added: Entry<Item> = { item, atMs, slot: this.#due };
       this.#entries.set(item, added);

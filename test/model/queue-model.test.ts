@@ -146,8 +146,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     name: 'runs of changes run together',
     file: 'queue-changes.js',
-    from: 'this.#end === offset && this.#kind === kind && this.#detail === detail',
-    to: 'this.#end === offset && this.#kind === kind',
+    from: 'this.#kind === kind && this.#detail === detail',
+    to: 'this.#kind === kind',
   },
   {
     name: 'the lowest priority comes first',
