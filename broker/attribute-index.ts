@@ -147,7 +147,7 @@ export class AttributeIndex {
     this.#groupCounts[id]++;
   }
 
-  /** Forgets what is below `offset`. Every queue of the partition must have been trimmed to there before. */
+  /** Forgets what is below `offset`, once no queue of the partition has anything unfinished there. */
   trim(offset: number): void {
     if (offset <= this.#trimmedTo) return;
     this.#trimmedTo = offset;
@@ -192,6 +192,18 @@ export class AttributeIndex {
   find(offset: number): number {
     const number = this.firstFrom(offset);
     return number >= 0 && this.offsetAt(number) === offset ? number : -1;
+  }
+
+  /** False if the entry was forgotten. */
+  has(number: number): boolean {
+    return chunkOf(number) >= this.#firstChunk;
+  }
+
+  /** The lowest entry of a group that is still here, −1 if there is none. Looks at all before it. */
+  firstOfGroup(group: number): number {
+    let entry = this.#chunks.length === 0 ? -1 : this.#firstChunk * CHUNK_ENTRIES;
+    while (entry >= 0 && this.groupAt(entry) !== group) entry = this.following(entry);
+    return entry;
   }
 
   /** Number of the first entry at or above `offset`, −1 if there is none. */

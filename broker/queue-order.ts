@@ -211,15 +211,6 @@ export class QueueOrder {
     }
   }
 
-  /** The index is about to forget what is below `offset`. */
-  trim(offset: number): void {
-    for (const lane of this.#lanes) {
-      for (const [group, entry] of lane.parked) {
-        if (this.#attributes.offsetAt(entry) < offset) this.#movePark(lane, group, this.#firstPassed(lane, entry));
-      }
-    }
-  }
-
   // ------------------------------------------------------------------ what happens
 
   /** The message was somewhere else before; states and table say already where it is now. */
@@ -443,7 +434,7 @@ export class QueueOrder {
     for (const [group, parked] of lane.parked) {
       if (this.#isNoisy(group)) continue;
       lane.parked.delete(group);
-      const entry = this.#firstPassed(lane, parked);
+      const entry = this.#firstParked(lane, group, parked);
       if (entry < 0) continue;
       lane.chained.add(group);
       lane.heap.push(this.#attributes.offsetAt(entry));
@@ -469,7 +460,7 @@ export class QueueOrder {
   #nextParked(lane: Lane): number {
     let lowest = -1;
     for (const [group, parked] of lane.parked) {
-      const entry = this.#firstPassed(lane, parked);
+      const entry = this.#firstParked(lane, group, parked);
       this.#movePark(lane, group, entry);
       if (entry < 0 || (lowest >= 0 && entry > lowest)) continue;
       lowest = entry;
@@ -486,6 +477,12 @@ export class QueueOrder {
   #movePark(lane: Lane, group: number, entry: number): void {
     if (entry < 0) lane.parked.delete(group);
     else lane.parked.set(group, entry);
+  }
+
+  /** Like `#firstPassed`, from an entry that the index may have forgotten because its message is done. */
+  #firstParked(lane: Lane, group: number, parked: number): number {
+    const attributes = this.#attributes;
+    return this.#firstPassed(lane, attributes.has(parked) ? parked : attributes.firstOfGroup(group));
   }
 
   /** This entry or the next of its group that lies behind the lane's cursor and is available; −1: none. */

@@ -362,7 +362,6 @@ export class QueueState {
       this.#advanceStart();
       if (count > 0 || this.#order.endOffset < this.#end) this.#reorder();
     }
-    this.#order.trim(logStartOffset);
     return count;
   }
 

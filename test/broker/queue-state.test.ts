@@ -157,6 +157,27 @@ test('a noisy tenant comes after all others', (t) => {
   t.deepEqual(take(state, 11), [90, 91, 92, 93, 94, 95, 96, 97, 98, 99, 30]);
 });
 
+test('a tenant that was passed over is found again after the index has forgotten where that began', (t) => {
+  const attributes = new AttributeIndex();
+  const state = new QueueState({
+    startOffset: 0,
+    settings: { ...DEFAULT_STATE_SETTINGS, isFair: true },
+    attributes,
+  });
+  for (let offset = 0; offset < 2510; offset++) {
+    const group = offset < 2500 ? 'noisy' : 'quiet';
+    attributes.append(offset, { priority: 0, notBeforeMs: 0, expiresAtMs: NEVER, group, dedupId: undefined });
+  }
+  state.extend(2510, 0, 0);
+  t.is(take(state, 30).length, 30);
+  t.is(take(state, 10)[0], 2500);
+  t.is(state.discard(Array.from({ length: 1471 }, (_, index) => 30 + index)), 1471);
+  state.settle(1, [{ firstOffset: 0, lastOffset: 29, kind: 'accept' }], 0);
+  t.is(state.startOffset, 1501);
+  attributes.trim(1501);
+  t.deepEqual(take(state, 2), [1501, 1502]);
+});
+
 test('the highest priority comes first, then the lowest offset', (t) => {
   const state = queueOf([{}, { priority: 5 }, { priority: 9 }, { priority: 5 }, {}], { hasPriority: true });
   t.deepEqual(take(state, 4), [2, 1, 3, 0]);
