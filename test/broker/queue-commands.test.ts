@@ -1,5 +1,6 @@
 /** Queue commands as JSON: what they answer, what they refuse and in which words. */
 import test from 'ava';
+import fc from 'fast-check';
 import type { Operation, ResourceType } from '../../broker/access.ts';
 import { QueueCommands } from '../../broker/queue-commands.ts';
 import { QueueWorld } from '../support/queue-world.ts';
@@ -261,5 +262,65 @@ test('each named target is asked for', async (t) => {
   await denies('WRITE TOPIC q', { command: 'replay', name: 'q', fromOffset: 0, append: true });
   on.denied.add('DESCRIBE GROUP q');
   t.like(await on.run({ command: 'list' }), { queues: [{ name: 'to' }] });
+  await on.close();
+});
+
+test('any bytes and any arguments are answered', async (t) => {
+  const on = await CommandWorld.open();
+  on.world.topic('log', 2);
+  for (const name of ['q', 'to']) {
+    on.world.queue(name);
+    await on.world.publish(name, ['a', { value: 'b', key: 'k' }]);
+  }
+  const names = [
+    'list',
+    'create',
+    'alter',
+    'describe',
+    'peek',
+    'purge',
+    'move',
+    'redrive',
+    'replay',
+    'jobs',
+    'job',
+    'cancel',
+  ];
+  const value = fc.oneof(
+    fc.constantFrom('q', 'to', 'log', 'none', 'latest', 0, 1, 2, -1, 1e300, null, true, ['key=k'], ['key!=k', 'x']),
+    fc.constantFrom({ 'ttl.ms': 5 }, { ordered: 'maybe' }, { 'dead.letter.queue': 'to' }, { 'max.messages': null }),
+    fc.jsonValue(),
+  );
+  const keys = [
+    'name',
+    'topic',
+    'from',
+    'settings',
+    'target',
+    'filter',
+    'rate',
+    'limit',
+    'dryRun',
+    'partition',
+    'offset',
+  ];
+  const more = ['count', 'inFlight', 'untilOffset', 'fromOffset', 'toOffset', 'fromMs', 'toMs', 'append', 'id'];
+  const args = fc.dictionary(fc.constantFrom(...keys, ...more), value, { maxKeys: 5, noNullPrototype: true });
+  const command = fc
+    .tuple(fc.constantFrom(...names), fc.constantFrom('q', 'to', 'log', undefined), args)
+    .map(([name, queue, rest]) =>
+      JSON.stringify({ ...rest, command: name, ...(queue === undefined ? {} : { name: queue }) }),
+    );
+  const text = fc.oneof({ weight: 9, arbitrary: command }, { weight: 1, arbitrary: fc.string() });
+  await fc.assert(
+    fc.asyncProperty(text, async (sent) => {
+      const { answer, error } = await on.raw(sent);
+      t.true((answer === undefined) !== (error === undefined));
+      if (error !== undefined) t.true(error.message.length > 5);
+    }),
+    { numRuns: 400 },
+  );
+  await on.world.run(1000);
+  t.deepEqual(on.world.reports, []);
   await on.close();
 });
