@@ -3,9 +3,8 @@
  * sync serves all of it. A group has one number, the `Position` under which its parts are durable.
  *
  * Two ways, chosen when the group starts: its parts go into one journal record, but a partition with much in it writes
- * and syncs its segment itself, at the same time ("direct"). With `log.flush: written` everything goes direct and nothing
- * is synced, except atomic commits, which need the record, and groups of very many partitions. The group ends when all of
- * that has ended.
+ * and syncs its segment itself, at the same time ("direct"). With `log.flush: written` nothing is synced, and a share is
+ * much from a few KiB on. The group ends when all of that has ended.
  *
  * Always true: one group is in flight, groups end in order; a partition's bytes of one group go one way, so nothing
  * overtakes; a partition with a part of an atomic commit never goes direct.
@@ -97,6 +96,8 @@ const MARK_INTERVAL_MS = 50;
  */
 const DIRECT_SYNCED_MAX = 2;
 const DIRECT_WRITTEN_MAX = 256;
+/** With `log.flush: written`, less than this costs more by its call than by being written twice, and an append stalls more often than an overwrite. */
+const DIRECT_WRITTEN_BYTES_MIN = 8 * 1024;
 
 export class Committer {
   readonly #options: CommitterOptions;
@@ -243,9 +244,8 @@ export class Committer {
 
   #directMembers(group: Group): Member[] {
     const { isSynced, directBytesMin } = this.#options;
-    const shares = group.shares.filter(
-      ({ isAtomic, sizeBytes }) => !isAtomic && (!isSynced || sizeBytes >= directBytesMin),
-    );
+    const bytesMin = isSynced ? directBytesMin : Math.min(directBytesMin, DIRECT_WRITTEN_BYTES_MIN);
+    const shares = group.shares.filter(({ isAtomic, sizeBytes }) => !isAtomic && sizeBytes >= bytesMin);
     const directMax = isSynced ? DIRECT_SYNCED_MAX : DIRECT_WRITTEN_MAX;
     if (shares.length > directMax) {
       shares.sort((a, b) => b.sizeBytes - a.sizeBytes);
