@@ -103,6 +103,8 @@ class Episode {
   #durable: Buffer[] = [];
   #saved: QueueOracle;
   #logStart: number;
+  /** The index knows nothing of what is below. */
+  #indexStart: number;
   readonly #batches: { readonly endOffset: number; readonly appendedMs: number }[] = [];
   readonly #commands: readonly (readonly [number, string, () => void])[];
   readonly #weight: number;
@@ -120,6 +122,7 @@ class Episode {
     this.#oracle = new QueueOracle(this.#base, this.settings);
     this.#saved = this.#oracle.clone();
     this.#logStart = this.#base;
+    this.#indexStart = this.#base;
     this.#commands = [
       [20, 'append', () => this.#append()],
       [24, 'acquire', () => this.#acquire()],
@@ -376,7 +379,7 @@ class Episode {
     const low = Math.max(this.#logStart, oracle.start - 40);
     const first = random.between(low, oracle.end);
     const last = Math.min(oracle.end, first + random.below(30));
-    if (random.chance(0.3)) this.#rebuildAttributes();
+    if (first < this.#indexStart || random.chance(0.3)) this.#rebuildAttributes();
     const replayed = this.#state.replay(first, last, this.#now, this.#attributes);
     // A new index or not: what comes next is worked out anew.
     oracle.reorder();
@@ -390,12 +393,14 @@ class Episode {
     for (const { offset, attributes } of this.#oracle.messages) {
       if (offset >= this.#logStart) this.#attributes.append(offset, attributes);
     }
+    this.#indexStart = this.#logStart;
     this.#oracle.hasOwnExpiry = this.#attributes.hasExpiry;
   }
 
   #reset(): void {
     const offset = this.#random.between(this.#logStart, this.#oracle.logEnd);
-    this.#state.reset(offset);
+    if (offset < this.#indexStart) this.#rebuildAttributes();
+    this.#state.reset(offset, this.#attributes);
     this.#oracle.reset(offset);
     if (this.#random.chance(0.8)) this.#extend();
   }
@@ -407,8 +412,10 @@ class Episode {
     const target = random.chance(0.7) ? random.between(this.#logStart, start) : random.between(start, end);
     this.#logStart = Math.max(this.#logStart, target);
     same('trimmed', this.#state.trim(this.#logStart), this.#oracle.trim(this.#logStart));
+    // The registry forgets what no queue has unfinished messages of.
     if (random.chance(0.8)) {
-      this.#attributes.trim(this.#logStart);
+      this.#indexStart = Math.max(this.#indexStart, random.chance(0.5) ? this.#oracle.start : this.#logStart);
+      this.#attributes.trim(this.#indexStart);
       this.#oracle.hasOwnExpiry = this.#attributes.hasExpiry;
     }
   }
