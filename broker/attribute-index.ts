@@ -91,7 +91,7 @@ export class AttributeIndex {
     this.#count++;
     if (priority !== 0) {
       chunk.priorities ??= new Uint8Array(CHUNK_ENTRIES);
-      chunk.priorities[index] = priority;
+      chunk.priorities[index] = Math.min(priority, 255);
     }
     if (notBeforeMs > 0) {
       chunk.notBefore ??= newTimeColumn();

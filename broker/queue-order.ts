@@ -31,7 +31,7 @@ const NOISY_SHARE = 0.1;
 export interface OrderSettings {
   readonly isOrdered: boolean;
   readonly isFair: boolean;
-  readonly hasPriority: boolean;
+  readonly priorityMax: number;
   readonly lookaheadMax: number;
 }
 
@@ -59,6 +59,7 @@ export class QueueOrder {
   readonly #hasGroups: boolean;
   readonly #isOrdered: boolean;
   readonly #hasPriority: boolean;
+  readonly #priorityMax: number;
   readonly #lookaheadMax: number;
   #end: number;
   /** Nothing that `extend` met in the flight table is at or above. */
@@ -92,7 +93,7 @@ export class QueueOrder {
 
   constructor(
     startOffset: number,
-    { isOrdered, isFair, hasPriority, lookaheadMax }: OrderSettings,
+    { isOrdered, isFair, priorityMax, lookaheadMax }: OrderSettings,
     states: MessageStates,
     flights: FlightTable,
     attributes: AttributeIndex,
@@ -102,7 +103,8 @@ export class QueueOrder {
     this.#attributes = attributes;
     this.#hasGroups = isOrdered || isFair;
     this.#isOrdered = isOrdered;
-    this.#hasPriority = hasPriority;
+    this.#priorityMax = priorityMax;
+    this.#hasPriority = priorityMax > 0;
     this.#lookaheadMax = lookaheadMax;
     this.#end = startOffset;
     this.#lowest = newLane(0, startOffset);
@@ -159,7 +161,7 @@ export class QueueOrder {
     const attributes = this.#attributes;
     // Also what is in flight: if it was never handed out after all, the cursor will meet it.
     if (this.#hasPriority && this.#states.get(offset) !== DONE) {
-      const level = attributes.priorityAt(entry);
+      const level = this.#levelOfEntry(entry);
       if (level > 0) this.#lane(level).fifo?.push(offset);
     }
     if (!this.#isOrdered) return;
@@ -492,7 +494,7 @@ export class QueueOrder {
     for (let entry = from; entry >= 0; entry = attributes.nextInGroup(entry)) {
       const offset = attributes.offsetAt(entry);
       if (offset >= end) return -1;
-      if (this.#hasPriority && attributes.priorityAt(entry) !== lane.level) continue;
+      if (this.#hasPriority && this.#levelOfEntry(entry) !== lane.level) continue;
       if (!this.#isAvailable(offset)) continue;
       if (offset < lane.cursor || this.#states.get(offset) === TRACKED) return entry;
     }
@@ -515,7 +517,11 @@ export class QueueOrder {
 
   #levelOf(offset: number): number {
     const entry = this.#entryOf(offset);
-    return entry < 0 ? 0 : this.#attributes.priorityAt(entry);
+    return entry < 0 ? 0 : this.#levelOfEntry(entry);
+  }
+
+  #levelOfEntry(entry: number): number {
+    return Math.min(this.#attributes.priorityAt(entry), this.#priorityMax);
   }
 
   #laneOf(offset: number): Lane {

@@ -141,7 +141,7 @@ export function stateSettings(settings: QueueSettings, lookaheadMax: number): Qu
   return {
     isOrdered: settings.ordered,
     isFair: settings.fair,
-    hasPriority: settings['priority.max'] > 0,
+    priorityMax: settings['priority.max'],
     ttlMs: settings['ttl.ms'],
     delayMs: settings['delay.ms'],
     limits,

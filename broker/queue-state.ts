@@ -48,7 +48,8 @@ export interface QueueStateSettings {
   readonly isOrdered: boolean;
   /** Groups with ≥ 30 messages and more than 10 % of all in flight come after all others. */
   readonly isFair: boolean;
-  readonly hasPriority: boolean;
+  /** Highest priority level; higher ones count as this. 0: priorities are ignored. */
+  readonly priorityMax: number;
   /** From the append on; −1: none. The lower of this and the message's own wins. */
   readonly ttlMs: number;
   /** From the append on, for messages that bring no not-before of their own. */
@@ -61,7 +62,7 @@ export interface QueueStateSettings {
 export const DEFAULT_STATE_SETTINGS: QueueStateSettings = {
   isOrdered: false,
   isFair: false,
-  hasPriority: false,
+  priorityMax: 0,
   ttlMs: -1,
   delayMs: 0,
   limits: [],

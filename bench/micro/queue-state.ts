@@ -210,7 +210,7 @@ function restartedWorld(world: World): World {
 
 function priority(): void {
   const attributes = new AttributeIndex();
-  const state = newState({ hasPriority: true }, attributes);
+  const state = newState({ priorityMax: 10 }, attributes);
   for (let offset = 0; offset < MILLION; offset++) {
     attributes.append(offset, { ...grouped(undefined), priority: (offset * 7) % 10 });
   }

@@ -179,10 +179,15 @@ test('a tenant that was passed over is found again after the index has forgotten
 });
 
 test('the highest priority comes first, then the lowest offset', (t) => {
-  const state = queueOf([{}, { priority: 5 }, { priority: 9 }, { priority: 5 }, {}], { hasPriority: true });
+  const state = queueOf([{}, { priority: 5 }, { priority: 9 }, { priority: 5 }, {}], { priorityMax: 10 });
   t.deepEqual(take(state, 4), [2, 1, 3, 0]);
   state.settle(1, [{ ...one(1), kind: 'release' }], 0);
   t.deepEqual(take(state, 4), [1, 4]);
+});
+
+test('a priority above the highest counts as that', (t) => {
+  const state = queueOf([{ priority: 3 }, { priority: 2 }, { priority: 9 }], { priorityMax: 3 });
+  t.deepEqual(take(state, 3), [0, 2, 1]);
 });
 
 test('a delayed message comes when it is due, not earlier', (t) => {

@@ -76,7 +76,7 @@ function drawSettings(random: SimRandom): QueueStateSettings {
   return {
     isOrdered: random.chance(0.4),
     isFair: random.chance(0.35),
-    hasPriority: random.chance(0.3),
+    priorityMax: random.chance(0.3) ? random.pick([1, 5, 255]) : 0,
     ttlMs: random.chance(0.3) ? random.between(0, 300) : -1,
     delayMs: random.chance(0.25) ? random.between(1, 60) : 0,
     limits,

@@ -189,7 +189,7 @@ export class QueueOracle {
   }
 
   #levelOf(message: OracleMessage): number {
-    return this.settings.hasPriority ? message.attributes.priority : 0;
+    return Math.min(this.settings.priorityMax, message.attributes.priority);
   }
 
   /** Levels of all messages, highest first. */
