@@ -66,8 +66,9 @@ export class SegmentSwaps {
     if (this.isBusy) return [];
     const { segments } = this.#host;
     const end = this.#host.coveredTo();
-    const stop = segments.findIndex((each) => !each.isSealed || each.isDropped || each.endOffset > end);
-    return segments.slice(0, stop === -1 ? -1 : stop);
+    const sealed = segments.slice(0, -1);
+    const stop = sealed.findIndex((each) => !each.isSealed || each.isDropped || each.endOffset > end);
+    return stop === -1 ? sealed : sealed.slice(0, stop);
   }
 
   /** Keeps the files of segments until the answer is called. */
