@@ -160,7 +160,8 @@ export async function finishSwaps(
   for (const { state } of partitions) {
     const { folder, segments } = state;
     const pending = segments.filter(({ isSwapPending }) => isSwapPending === true);
-    let isChanged = false;
+    // With `log.flush: written` a power cut may take the folder and leave what names it.
+    if (pending.length === 0 || (await disk.stat(`${path}/${folder}`)) === undefined) continue;
     for (const segment of pending) {
       const name = `${path}/${folder}/${offsetFileName(segment.baseOffset)}`;
       const log = await disk.stat(`${name}.log${SWAP_SUFFIX}`);
@@ -171,9 +172,9 @@ export async function finishSwaps(
         if ((await disk.stat(from)) === undefined) continue;
         if (isAnother) await disk.remove(from);
         else await disk.rename(from, name + ending);
-        isChanged = true;
       }
     }
-    if (isChanged) await disk.syncDirectory(`${path}/${folder}`);
+    // Also if there was nothing to rename: it may have been done without reaching the platter, and the next checkpoint names it.
+    await disk.syncDirectory(`${path}/${folder}`);
   }
 }

@@ -246,6 +246,12 @@ export const mutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'swap-names-not-synced',
+    breaks: 'a start syncs the names of rewritten segments, also those that were given before it',
+    seeds: '23',
+    changes: [{ file: 'storage/segment-swap.js', from: 'await disk.syncDirectory(`${path}/${folder}`);', to: '' }],
+  },
+  {
     name: 'unlink-before-durable',
     breaks: 'files go only after the new start is durable',
     changes: [
