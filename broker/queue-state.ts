@@ -10,126 +10,40 @@
  */
 import { MillraceError } from '../protocol/errors.ts';
 import { ArrivalTimes } from './arrival-times.ts';
+import { AttemptLimits } from './attempt-limits.ts';
 import { AttributeIndex } from './attribute-index.ts';
-import { FlightTable, IN_FLIGHT, LEAVING, READY, type RowStatus, TAKEN, WAITING } from './flight-table.ts';
-import { CHUNK_MESSAGES, DELAYED, DONE, FRESH, MessageStates, TRACKED } from './message-states.ts';
+import { FlightTable, IN_FLIGHT, LEAVING, READY, TAKEN, WAITING } from './flight-table.ts';
+import { DELAYED, DONE, FRESH, MessageStates, TRACKED } from './message-states.ts';
 import { DelayHeap, OffsetHeap } from './offset-heap.ts';
 import type { AcquiredRun, LeaveReason, OwnerId, QueueCounts, QueueDoor, Settlement } from './queue.ts';
-import {
-  CHANGE,
-  type Change,
-  ChangeWriter,
-  doorCode,
-  doorOf,
-  leavingDetails,
-  PIECE_BYTES_MAX,
-  readChanges,
-  reasonOf,
-} from './queue-changes.ts';
+import { CHANGE, ChangeWriter, doorCode, doorOf, leavingDetails, reasonOf } from './queue-changes.ts';
 import { QueueEpochs } from './queue-epochs.ts';
+import { applyChanges, CAME_BACK_AS_FAILURE, finish, IS_BOUND, type QueueImage, snapshotOf } from './queue-image.ts';
 import { DUE, GONE, HELD, NOT_DUE, QueueOrder } from './queue-order.ts';
+import type {
+  AcquireOptions,
+  LeavingMessage,
+  MessageLock,
+  PurgeOptions,
+  QueueStateOptions,
+  QueueStateSettings,
+} from './queue-state-types.ts';
 
-/**
- * How often a message may be tried. All limits of a queue apply to all its messages, the lower wins; what a limit counts
- * and when it strikes are those of its family:
- * - `acquired` of `sqs` (maxReceiveCount): leaves instead of being handed out for the `max + 1`st time;
- * - `acquired` of any other (KIP-932 delivery count limit): leaves when it comes back from the `max`th time;
- * - `failed` (AMQP x-delivery-limit): leaves when it comes back as a failure for the `max + 1`st time.
- */
-export interface AttemptLimit {
-  readonly door: QueueDoor;
-  readonly counter: 'acquired' | 'failed';
-  /** ≥ 1 for `acquired`, ≥ 0 for `failed`. */
-  readonly max: number;
-}
-
-export interface QueueStateSettings {
-  /** A message waits while an earlier one of its group is in flight, or is not due. Wins over `isFair`. */
-  readonly isOrdered: boolean;
-  /** Groups with ≥ 30 messages and more than 10 % of all in flight come after all others. */
-  readonly isFair: boolean;
-  /** Highest priority level; higher ones count as this. 0: priorities are ignored. */
-  readonly priorityMax: number;
-  /** From the append on; −1: none. The lower of this and the message's own wins. */
-  readonly ttlMs: number;
-  /** From the append on, for messages that bring no not-before of their own. */
-  readonly delayMs: number;
-  readonly limits: readonly AttemptLimit[];
-  /** How many messages one search may pass over (blocked groups, noisy tenants) before it gives up until the next call. */
-  readonly lookaheadMax: number;
-}
-
-export const DEFAULT_STATE_SETTINGS: QueueStateSettings = {
-  isOrdered: false,
-  isFair: false,
-  priorityMax: 0,
-  ttlMs: -1,
-  delayMs: 0,
-  limits: [],
-  lookaheadMax: 1_000_000,
-};
-
-export interface QueueStateOptions {
-  /** First offset that belongs to the queue; where it begins if it has no stored changes. */
-  readonly startOffset: number;
-  readonly settings: QueueStateSettings;
-  /** Of the partition, shared by its queues. Without it no record has attributes. */
-  readonly attributes?: AttributeIndex;
-}
-
-export interface AcquireOptions {
-  readonly owner: OwnerId;
-  readonly door: QueueDoor;
-  readonly messagesMax: number;
-  /** Infinity: until settled or released. */
-  readonly lockedUntilMs: number;
-  /** Given back when the broker starts anew, because the connection that held it is gone (AMQP, share sessions). */
-  readonly isBoundToConnection: boolean;
-  readonly nowMs: number;
-  /**
-   * Last offset of the batch that holds an offset. If given, an acquisition that reaches `messagesMax` inside a batch goes on
-   * with what follows directly in it (KIP-1206 `batch_optimized`).
-   */
-  readonly batchEnd?: (offset: number) => number;
-}
-
-/** A message that is to leave the queue: the broker holds it until `left`. */
-export interface LeavingMessage {
-  readonly offset: number;
-  readonly reason: LeaveReason;
-  readonly acquiredCount: number;
-  readonly failedCount: number;
-  /** Whose limit struck, if `reason` is `delivery_limit`: its dead-letter target is meant. */
-  readonly limitDoor: QueueDoor | undefined;
-}
-
-/** A message in flight. */
-export interface MessageLock {
-  /** 0: whoever held it before the broker started anew. */
-  readonly owner: OwnerId;
-  readonly door: QueueDoor;
-  readonly lockedUntilMs: number;
-  readonly acquiredCount: number;
-  readonly failedCount: number;
-}
-
-export interface PurgeOptions {
-  /** Only what is below. Default: everything that was extended to. */
-  readonly untilOffset?: number;
-  /** Also what is in flight; its settlements then fail. */
-  readonly takeInFlight: boolean;
-}
+export {
+  type AcquireOptions,
+  type AttemptLimit,
+  DEFAULT_STATE_SETTINGS,
+  type LeavingMessage,
+  type MessageLock,
+  type PurgeOptions,
+  type QueueStateOptions,
+  type QueueStateSettings,
+} from './queue-state-types.ts';
 
 /** How many messages one `advance` looks at by default: about two milliseconds. */
 export const ADVANCE_MESSAGES_MAX = 5_000;
 
 const NEVER = Number.POSITIVE_INFINITY;
-/** Longest run of rows in a snapshot. */
-const ROWS_RUN_MAX = 100_000;
-/** Details of a message in flight: two bits of door, and this one. */
-const IS_BOUND = 4;
-/** Detail of a `leaving` change beside reason and door. */
-const CAME_BACK_AS_FAILURE = 16;
 
 interface MutableRun {
   firstOffset: number;
@@ -162,7 +76,7 @@ export class QueueState {
   #leavingCount = 0;
   #untakenCount = 0;
 
-  #receiveLimitMax = NEVER;
+  #limits: AttemptLimits;
   #isSearchPending = false;
   /** Rows of the settlements that are being checked. */
   #rows = new Uint32Array(64);
@@ -176,7 +90,7 @@ export class QueueState {
     this.#next = startOffset;
     this.#recoveredEnd = startOffset;
     this.#order = this.#newOrder();
-    this.#readLimits();
+    this.#limits = new AttemptLimits(settings.limits);
   }
 
   /** All below are done; nothing above `endOffset` exists yet. */
@@ -262,17 +176,10 @@ export class QueueState {
   configure(settings: QueueStateSettings, nowMs: number): void {
     const old = this.#settings;
     this.#settings = settings;
-    this.#readLimits();
+    this.#limits = new AttemptLimits(settings.limits);
     if (settings.ttlMs < 0) this.#arrivals.clear();
     else if (old.ttlMs < 0) this.#arrivals.add(this.#start, nowMs);
     this.#reorder();
-  }
-
-  #readLimits(): void {
-    this.#receiveLimitMax = NEVER;
-    for (const limit of this.#settings.limits) {
-      if (isReceiveLimit(limit)) this.#receiveLimitMax = Math.min(this.#receiveLimitMax, limit.max);
-    }
   }
 
   /**
@@ -356,7 +263,7 @@ export class QueueState {
       count = this.#finishBelow(this.#start, Math.min(logStartOffset, this.#end), true, true);
       this.#changes.noteStart(logStartOffset);
       if (logStartOffset > this.#end) {
-        this.#applyDone(this.#end, logStartOffset);
+        finish({ states: this.#states, flights: this.#flights }, this.#end, logStartOffset);
         this.#doneCount += logStartOffset - this.#end;
         this.#end = logStartOffset;
       }
@@ -467,7 +374,7 @@ export class QueueState {
         this.#leaveWaiting(offset, row, 'expired', undefined);
         continue;
       }
-      if (row !== 0 && this.#flights.acquiredCount(row) >= this.#receiveLimitMax) {
+      if (row !== 0 && this.#flights.acquiredCount(row) >= this.#limits.receivesMax) {
         this.#leaveWaiting(offset, row, 'delivery_limit', 'sqs');
         continue;
       }
@@ -488,7 +395,7 @@ export class QueueState {
       if (this.#order.next() !== offset) return;
       const row = this.#states.get(offset) === TRACKED ? this.#flights.find(offset) : 0;
       if (this.#hasExpiry && this.#expiresAtMs(offset) <= options.nowMs) return;
-      if (row !== 0 && this.#flights.acquiredCount(row) >= this.#receiveLimitMax) return;
+      if (row !== 0 && this.#flights.acquiredCount(row) >= this.#limits.receivesMax) return;
       this.#take(offset, row, options, runs);
     }
   }
@@ -679,7 +586,7 @@ export class QueueState {
   #giveBack(row: number, isFailure: boolean, untilMs: number, nowMs: number): void {
     const flights = this.#flights;
     if (isFailure) flights.setFailedCount(row, flights.failedCount(row) + 1);
-    const limit = this.#limitReached(flights.acquiredCount(row), flights.failedCount(row));
+    const limit = this.#limits.reached(flights.acquiredCount(row), flights.failedCount(row));
     if (limit !== undefined) {
       this.#leaveFlight(row, leavingDetails('delivery_limit', limit.door), isFailure);
       return;
@@ -699,14 +606,6 @@ export class QueueState {
       this.#order.moved(offset, HELD, DUE);
       this.#changes.note(isFailure ? CHANGE.returnedFailed : CHANGE.returned, offset, 1, 0, 0);
     }
-  }
-
-  #limitReached(acquiredCount: number, failedCount: number): AttemptLimit | undefined {
-    for (const limit of this.#settings.limits) {
-      if (isReceiveLimit(limit)) continue;
-      if (limit.counter === 'acquired' ? acquiredCount >= limit.max : failedCount > limit.max) return limit;
-    }
-    return undefined;
   }
 
   #undoRow(row: number): void {
@@ -1027,198 +926,38 @@ export class QueueState {
    * given back (acquired count kept), others stay with owner 0. Throws MillraceError CORRUPT_MESSAGE on bytes it cannot read.
    */
   applyChanges(bytes: Buffer): void {
-    readChanges(bytes, (change) => this.#apply(change));
-    this.#start = this.#states.nextNot(DONE, this.#start, Math.max(this.#start, this.#recoveredEnd));
-    this.#states.dropBelow(this.#start);
+    const image = this.#image(this.#recoveredEnd);
+    applyChanges(image, bytes);
+    this.#states = image.states;
+    this.#flights = image.flights;
+    this.#epochs = image.epochs;
+    this.#start = image.startOffset;
+    this.#next = image.nextOffset;
+    this.#recoveredEnd = image.endOffset;
     this.#end = this.#start;
     this.#order = this.#newOrder();
-  }
-
-  #apply(change: Change): void {
-    const { kind, offset, endOffset } = change;
-    if (kind !== CHANGE.start && kind !== CHANGE.reset && kind !== CHANGE.doneBits) {
-      this.#recoveredEnd = Math.max(this.#recoveredEnd, endOffset);
-    }
-    switch (kind) {
-      case CHANGE.reset:
-        this.#clear(offset, change.epoch, change.acquiredCount);
-        break;
-      case CHANGE.start:
-        this.#applyDone(this.#start, offset);
-        this.#start = Math.max(this.#start, offset);
-        this.#recoveredEnd = Math.max(this.#recoveredEnd, offset);
-        break;
-      case CHANGE.done:
-        this.#applyDone(offset, endOffset);
-        break;
-      case CHANGE.replayed:
-        this.#states.lowerFloor(offset);
-        for (let at = this.#states.next(DONE, offset, endOffset); at < endOffset; ) {
-          const end = this.#states.nextNot(DONE, at, endOffset);
-          this.#states.setRange(at, end, FRESH);
-          at = this.#states.next(DONE, end, endOffset);
-        }
-        this.#start = Math.min(this.#start, offset);
-        this.#epochs.add({ offset, endOffset, epoch: change.epoch, atMs: change.atMs });
-        break;
-      case CHANGE.epoch:
-        this.#epochs.add({ offset, endOffset, epoch: change.epoch, atMs: change.atMs });
-        break;
-      case CHANGE.doneBits:
-        for (let at = 0; at < change.bits.length * 8; at++) {
-          if (((change.bits[at >>> 3] >>> (at & 7)) & 1) === 0) continue;
-          this.#states.set(offset + at, DONE);
-          this.#recoveredEnd = Math.max(this.#recoveredEnd, offset + at + 1);
-        }
-        break;
-      default:
-        for (let at = offset; at < endOffset; at++) this.#applyRow(change, at);
-    }
-  }
-
-  #applyDone(offset: number, endOffset: number): void {
-    const states = this.#states;
-    for (
-      let at = states.next(TRACKED, offset, endOffset);
-      at < endOffset;
-      at = states.next(TRACKED, at + 1, endOffset)
-    ) {
-      this.#flights.remove(this.#flights.find(at));
-    }
-    states.setRange(Math.max(offset, states.floorOffset), endOffset, DONE);
-  }
-
-  #applyRow(change: Change, offset: number): void {
-    const flights = this.#flights;
-    let row = flights.find(offset);
-    if (row === 0) {
-      row = flights.insert(offset, READY, 0);
-      this.#states.set(offset, TRACKED);
-    }
-    if (offset >= this.#next) this.#next = offset + 1;
-    switch (change.kind) {
-      case CHANGE.acquiredBound:
-        flights.setAcquiredCount(row, flights.acquiredCount(row) + 1);
-        this.#restore(row, READY, 0, NEVER);
-        break;
-      case CHANGE.acquired:
-        flights.setAcquiredCount(row, flights.acquiredCount(row) + 1);
-        this.#restore(row, IN_FLIGHT, change.detail, change.atMs);
-        break;
-      case CHANGE.returnedFailed:
-        flights.setFailedCount(row, flights.failedCount(row) + 1);
-        this.#restore(row, READY, 0, NEVER);
-        break;
-      case CHANGE.returned:
-        this.#restore(row, READY, 0, NEVER);
-        break;
-      case CHANGE.returnedFailedUntil:
-        flights.setFailedCount(row, flights.failedCount(row) + 1);
-        this.#restore(row, WAITING, 0, change.atMs);
-        break;
-      case CHANGE.returnedUntil:
-        this.#restore(row, WAITING, 0, change.atMs);
-        break;
-      case CHANGE.undone:
-        flights.setAcquiredCount(row, flights.acquiredCount(row) - 1);
-        this.#restore(row, READY, 0, NEVER);
-        if (flights.acquiredCount(row) > 0) break;
-        flights.remove(row);
-        this.#states.set(offset, FRESH);
-        break;
-      case CHANGE.renewed:
-        if (flights.status(row) === IN_FLIGHT) flights.setUntilMs(row, change.atMs);
-        break;
-      case CHANGE.leaving:
-        if (change.detail & CAME_BACK_AS_FAILURE) flights.setFailedCount(row, flights.failedCount(row) + 1);
-        this.#restore(row, LEAVING, change.detail & ~CAME_BACK_AS_FAILURE, NEVER);
-        break;
-      case CHANGE.rows:
-        flights.setAcquiredCount(row, change.acquiredCount);
-        flights.setFailedCount(row, change.failedCount);
-        this.#restore(row, (change.detail & 7) as RowStatus, change.detail >>> 3, change.atMs);
-        break;
-      default:
-    }
-  }
-
-  #restore(row: number, status: RowStatus, details: number, untilMs: number): void {
-    this.#flights.setStatus(row, status, details);
-    this.#flights.setUntilMs(row, untilMs);
   }
 
   /**
    * Pieces of at most 256 KiB that rebuild the state; the first resets what was applied before. They include pending changes, which
    * are dropped. The state must not change until the last piece was taken.
    */
-  *snapshot(): Generator<Buffer> {
+  snapshot(): Iterable<Buffer> {
     this.#changes.drop();
-    const writer = new ChangeWriter();
-    writer.noteReset(this.#start, this.#epochs.base, this.#epochs.newest);
-    for (const { offset, endOffset, epoch, atMs } of this.#epochs.ranges) {
-      writer.noteEpoch(CHANGE.epoch, offset, endOffset - offset, epoch, atMs);
-    }
     // Above the end nothing has happened yet, unless the log has not been read so far after a start.
-    const end = Math.max(this.#end, this.#recoveredEnd);
-    for (let offset = this.#states.floorOffset; offset < end; offset += CHUNK_MESSAGES) {
-      const bits = this.#states.doneBits(offset);
-      if (bits === 'all') writer.note(CHANGE.done, offset, CHUNK_MESSAGES, 0, 0);
-      else if (bits !== 'none') writer.noteDoneBits(offset, bits);
-      if (writer.sizeBytes > PIECE_BYTES_MAX - 4096) yield* takeFrom(writer);
-    }
-    yield* this.#snapshotRows(writer, end);
-    yield* takeFrom(writer);
+    return snapshotOf(this.#image(Math.max(this.#end, this.#recoveredEnd)));
   }
 
-  *#snapshotRows(writer: ChangeWriter, end: number): Generator<Buffer> {
-    const states = this.#states;
-    const flights = this.#flights;
-    let first = -1;
-    let last = -1;
-    let detail = 0;
-    let acquiredCount = 0;
-    let failedCount = 0;
-    let untilMs = 0;
-    for (let offset = states.next(TRACKED, this.#start, end); ; offset = states.next(TRACKED, offset + 1, end)) {
-      const row = offset < end ? flights.find(offset) : 0;
-      const rowDetail = row === 0 ? 0 : durableDetail(flights.status(row), flights.details(row));
-      const rowUntilMs = (rowDetail & 7) === READY ? NEVER : flights.untilMs(row);
-      const isAlike =
-        row !== 0 &&
-        offset === last + 1 &&
-        offset - first < ROWS_RUN_MAX &&
-        rowDetail === detail &&
-        flights.acquiredCount(row) === acquiredCount &&
-        flights.failedCount(row) === failedCount &&
-        rowUntilMs === untilMs;
-      if (!isAlike && first >= 0) {
-        writer.noteRows(first, last - first + 1, detail, acquiredCount, failedCount, untilMs);
-        if (writer.sizeBytes > PIECE_BYTES_MAX - 4096) yield* takeFrom(writer);
-      }
-      if (row === 0) return;
-      if (!isAlike) first = offset;
-      last = offset;
-      detail = rowDetail;
-      acquiredCount = flights.acquiredCount(row);
-      failedCount = flights.failedCount(row);
-      untilMs = rowUntilMs;
-    }
+  #image(endOffset: number): QueueImage {
+    return {
+      states: this.#states,
+      flights: this.#flights,
+      epochs: this.#epochs,
+      startOffset: this.#start,
+      nextOffset: this.#next,
+      endOffset,
+    };
   }
-}
-
-function* takeFrom(writer: ChangeWriter): Generator<Buffer> {
-  const piece = writer.take();
-  if (piece !== undefined) yield piece;
-}
-
-/** Status and details of a row as a start would find them. */
-function durableDetail(status: number, details: number): number {
-  if (status === IN_FLIGHT && details & IS_BOUND) return READY;
-  return (status === TAKEN ? LEAVING : status) | (details << 3);
-}
-
-function isReceiveLimit({ door, counter }: AttemptLimit): boolean {
-  return door === 'sqs' && counter === 'acquired';
 }
 
 function addToRuns(

@@ -97,7 +97,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'the delivery limit is one too high',
-    file: 'queue-state.js',
+    file: 'attempt-limits.js',
     from: 'acquiredCount >= limit.max',
     to: 'acquiredCount > limit.max',
   },
@@ -115,19 +115,19 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a deadline lock is given back at a restart',
-    file: 'queue-state.js',
-    from: 'this.#restore(row, IN_FLIGHT, change.detail, change.atMs);',
-    to: 'this.#restore(row, READY, 0, NEVER);',
+    file: 'queue-image.js',
+    from: 'restore(flights, row, IN_FLIGHT, change.detail, change.atMs);',
+    to: 'restore(flights, row, READY, 0, NEVER);',
   },
   {
     name: 'a lock bound to a connection outlives a restart',
-    file: 'queue-state.js',
-    from: 'case CHANGE.acquiredBound: flights.setAcquiredCount(row, flights.acquiredCount(row) + 1); this.#restore(row, READY, 0, NEVER);',
-    to: 'case CHANGE.acquiredBound: flights.setAcquiredCount(row, flights.acquiredCount(row) + 1); this.#restore(row, IN_FLIGHT, 0, NEVER);',
+    file: 'queue-image.js',
+    from: 'case CHANGE.acquiredBound: flights.setAcquiredCount(row, flights.acquiredCount(row) + 1); restore(flights, row, READY, 0, NEVER);',
+    to: 'case CHANGE.acquiredBound: flights.setAcquiredCount(row, flights.acquiredCount(row) + 1); restore(flights, row, IN_FLIGHT, 0, NEVER);',
   },
   {
     name: 'a snapshot forgets counts',
-    file: 'queue-state.js',
+    file: 'queue-image.js',
     from: 'flights.setAcquiredCount(row, change.acquiredCount);',
     to: '',
   },
@@ -181,7 +181,7 @@ async function broken({ name, file, from, to }: Mutant): Promise<QueueImplementa
   cpSync(join(built, 'protocol/errors.js'), join(folder, 'protocol/errors.js'));
   for (const source of readdirSync(join(built, 'broker'))) {
     if (
-      /^(queue-(state|order|changes|epochs)|flight-|deadline-b|message-s|offset-|arrival-|attribute-).*\.js$/.test(
+      /^(queue-(state|image|order|changes|epochs)|attempt-|flight-|deadline-b|message-s|offset-|arrival-|attribute-).*\.js$/.test(
         source,
       )
     ) {
