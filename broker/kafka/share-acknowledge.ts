@@ -126,7 +126,8 @@ function heldPart({ startOffset, nextOffset }: QueuePartition, settlements: read
   for (const settlement of settlements) {
     if (settlement.lastOffset >= nextOffset) {
       const message = `Offset ${settlement.lastOffset} was not acquired: nothing from ${nextOffset} on was.`;
-      throw new MillraceError('INVALID_REQUEST', message);
+      // With nothing in flight Kafka's words are others.
+      throw new MillraceError(nextOffset > startOffset ? 'INVALID_REQUEST' : 'INVALID_RECORD_STATE', message);
     }
     if (settlement.lastOffset < startOffset) continue;
     held.push(settlement.firstOffset >= startOffset ? settlement : { ...settlement, firstOffset: startOffset });

@@ -160,21 +160,12 @@ class ShareFetch implements SessionTaker {
     if (maxRecords <= 0 || maxBytes <= 0 || this.#session.partitions.size === 0) return this.answer();
     this.#session.taker = this;
     this.#withdrawals.push(connection.onEnding(() => this.hurry()));
-    // What is refused or was acknowledged in vain is told at once.
-    const isUrgent = maxWaitMs <= 0 || connection.isEnding || this.#hasErrors();
+    // What is refused is told with what comes of the rest, as Kafka does: a client must not ask again and again.
+    const isUrgent = maxWaitMs <= 0 || connection.isEnding || !this.#session.isTaking;
     if (!isUrgent) this.#timer = this.#broker.clock.after(maxWaitMs, () => this.#lastChance());
     if (isUrgent) this.#lastChance();
     else if (minBytes <= 1) this.#want();
     else this.#wantWhenEnough();
-  }
-
-  #hasErrors(): boolean {
-    for (const partitions of this.#answers.values()) {
-      for (const { errorCode, acknowledgeErrorCode } of partitions.values()) {
-        if (errorCode !== 0 || acknowledgeErrorCode !== 0) return true;
-      }
-    }
-    return false;
   }
 
   #want(): void {

@@ -62,6 +62,12 @@ export class ShareSession {
     });
   }
 
+  /** Whether there is any partition that it can take from. */
+  get isTaking(): boolean {
+    for (const { indexes } of this.#joined.values()) if (indexes !== '') return true;
+    return false;
+  }
+
   /** How long what is handed out stays locked: what the declared queue of this name says, or else the group. */
   get lockMs(): number {
     const { queues, topics } = this.#broker;
