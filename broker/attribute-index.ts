@@ -209,10 +209,10 @@ export class AttributeIndex {
   /** Number of the first entry at or above `offset`, −1 if there is none. */
   firstFrom(offset: number): number {
     const chunks = this.#chunks;
+    if (chunks.length === 0 || offset > chunks[chunks.length - 1].lastOffset) return -1;
     let at = this.#recent;
     if (at >= chunks.length || offset < chunks[at].firstOffset || offset > chunks[at].lastOffset) {
       at = this.#searchChunk(offset);
-      if (at === chunks.length) return -1;
       this.#recent = at;
     }
     const chunk = chunks[at];

@@ -127,6 +127,11 @@ export class QueueOrder {
     return !this.#hasGroups && !this.#hasPriority;
   }
 
+  /** True if there are groups, so that messages may have to be passed over. */
+  get hasGroups(): boolean {
+    return this.#hasGroups;
+  }
+
   /** What `extend` was last called with. */
   get endOffset(): number {
     return this.#end;

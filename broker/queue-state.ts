@@ -200,6 +200,11 @@ export class QueueState {
     if (hasRows) this.#countRecovered(from, Math.min(endOffset, this.#recoveredEnd));
     this.#order.extend(endOffset, hasRows);
     if (hasRows) this.#advanceStart();
+    if (this.#order.hasGroups) {
+      // What must be passed over is passed over now: after a start that is all of it, and consumers would wait for it.
+      this.#order.beginSearch(false);
+      this.#order.next();
+    }
   }
 
   /** Fresh messages that are not due are delayed. `defaultDueMs`: for those that say nothing of it themselves and were not replayed. */

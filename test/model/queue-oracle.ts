@@ -116,6 +116,10 @@ export class QueueOracle {
       if (message.place === 'fresh') this.#delayIfNotDue(message, nowMs);
     }
     this.#moveStart();
+    // Moves cursors.
+    if (!this.settings.isOrdered && !this.settings.isFair) return;
+    this.#beginSearch();
+    this.#next();
   }
 
   #delayIfNotDue(message: OracleMessage, nowMs: number): void {
