@@ -44,6 +44,8 @@ export {
 export const ADVANCE_MESSAGES_MAX = 5_000;
 
 const NEVER = Number.POSITIVE_INFINITY;
+/** When a lock whose message cannot be read yet is looked at again. */
+const UNREAD_RETRY_MS = 1000;
 
 interface MutableRun {
   firstOffset: number;
@@ -535,7 +537,7 @@ export class QueueState {
     for (const { firstOffset, lastOffset } of settlements) {
       for (let offset = firstOffset; offset <= lastOffset && offender < 0; offset++) {
         const row = flights.find(offset);
-        if (row === 0 || !this.#isHeld(row, owner, nowMs) || !flights.mark(row)) {
+        if (row === 0 || offset >= this.#end || !this.#isHeld(row, owner, nowMs) || !flights.mark(row)) {
           offender = offset;
           break;
         }
@@ -655,10 +657,10 @@ export class QueueState {
   advance(nowMs: number, messagesMax: number = ADVANCE_MESSAGES_MAX): boolean {
     let left = messagesMax;
     const flights = this.#flights;
-    // What was recovered is not all counted before the log has been read so far.
-    if (this.#end < this.#recoveredEnd) return false;
     for (let row = flights.due(nowMs); row !== 0 && left > 0; row = flights.due(nowMs), left--) {
-      if (flights.status(row) === IN_FLIGHT) this.#giveBack(row, true, 0, nowMs);
+      // The log has not been read so far since the start, or lost its end in a power cut.
+      if (flights.offsetOf(row) >= this.#end) flights.setUntilMs(row, nowMs + UNREAD_RETRY_MS);
+      else if (flights.status(row) === IN_FLIGHT) this.#giveBack(row, true, 0, nowMs);
       else {
         flights.setStatus(row, READY, 0);
         flights.setUntilMs(row, NEVER);

@@ -383,6 +383,19 @@ test('a snapshot comes in pieces and gives the same state', (t) => {
   t.is(again.nextDeadlineMs, state.nextDeadlineMs);
 });
 
+test('locks run out although the log has lost its end', (t) => {
+  const state = queueOf(10);
+  take(state, 10, { lockedUntilMs: 100, isBoundToConnection: false });
+  const again = new QueueState({ startOffset: 0, settings: DEFAULT_STATE_SETTINGS });
+  again.applyChanges(state.takeChanges() ?? Buffer.alloc(0));
+  again.extend(6, 0, 0);
+  t.false(again.advance(100));
+  t.deepEqual(take(again, 9, { nowMs: 100 }), [0, 1, 2, 3, 4, 5]);
+  again.extend(10, 0, 0);
+  again.advance(1100);
+  t.deepEqual(take(again, 9, { nowMs: 1100 }), [6, 7, 8, 9]);
+});
+
 test('bytes of another version are refused', (t) => {
   const state = new QueueState({ startOffset: 0, settings: DEFAULT_STATE_SETTINGS });
   t.throws(() => state.applyChanges(Buffer.from([9, 1])), { code: 'CORRUPT_MESSAGE' });
