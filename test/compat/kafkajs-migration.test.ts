@@ -73,7 +73,12 @@ test('kafkajs shares a group with a member of the consumer protocol, and has it 
   await admin.disconnect();
   const producer = kafka.producer();
   await producer.connect();
-  const consumer = kafka.consumer({ groupId: 'mixed', sessionTimeout: 6_000, heartbeatInterval: 100 });
+  const consumer = kafka.consumer({
+    groupId: 'mixed',
+    sessionTimeout: 6_000,
+    heartbeatInterval: 100,
+    maxWaitTimeInMs: 50,
+  });
   const seen = new Set<string>();
   let wake = (): void => {};
   const until = async (holds: () => boolean): Promise<void> => {

@@ -26,7 +26,8 @@ if (isInstalled('python3', '-c', 'import confluent_kafka')) {
     'the-new-group-protocol',
     'a-share-group-takes-and-gives-back',
   ];
-  testScenarios(names, ['many-clients'], async () => ({
+  const full = ['a-group-changes-its-protocol-cooperative', 'a-group-changes-its-protocol-eager', 'many-clients'];
+  testScenarios(names, full, async () => ({
     command: 'python3',
     args: [join(projectRoot(), 'test/compat/python/confluent.py')],
   }));

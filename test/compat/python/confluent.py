@@ -1,4 +1,6 @@
 """confluent-kafka, which is librdkafka: as its users use it."""
+import threading
+
 from confluent_kafka import (
     OFFSET_BEGINNING,
     AcknowledgeType,
@@ -492,6 +494,101 @@ def a_share_group_takes_and_gives_back():
     eventually(lambda: values.extend(message.value() for message in late.poll(0.2)) or values, 30)
     equal(values, [b"new"])
     late.close()
+
+
+class Member(threading.Thread):
+    """A consumer on a thread of its own: a commit may have to wait until the others have joined again."""
+
+    def __init__(self, group, topic, seen, refused, **settings):
+        super().__init__()
+        self.consumer = consumer(group, enable_auto_commit=False, **settings)
+        self.consumer.subscribe([topic])
+        self.seen, self.refused = seen, refused
+        self.share, self.failure, self.is_over = 0, None, False
+        self.start()
+
+    def run(self):
+        try:
+            while not self.is_over:
+                message = self.consumer.poll(0.1)
+                self.share = len(self.consumer.assignment())
+                if message is not None and not message.error():
+                    self.handle(message)
+            self.consumer.close()
+        except BaseException as error:  # pylint: disable=broad-except
+            self.failure = error
+
+    def handle(self, message):
+        self.seen.append(message.value())
+        try:
+            self.consumer.commit(message, asynchronous=False)
+        except KafkaException as error:
+            # Between two rounds; if another member has the partition then it reads the message again.
+            self.refused.add(message.value())
+            codes = (KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.STALE_MEMBER_EPOCH)
+            equal(error.args[0].code() in codes, True)
+
+    def leave(self):
+        self.is_over = True
+        self.join(30)
+        if self.failure is not None:
+            raise self.failure
+
+
+def migrates(strategy):
+    """A group goes to the new protocol and back, member by member; nothing is missed, or read again once committed."""
+    topic = create(named(f"migrates-{strategy}"), 6)
+    seen, refused, members, number = [], set(), {}, 0
+
+    def start(name, **settings):
+        members[name] = Member(topic, topic, seen, refused, **settings)
+
+    def classic(name):
+        start(name, partition_assignment_strategy=strategy, session_timeout_ms=6000, heartbeat_interval_ms=200)
+
+    def shared():
+        nonlocal number
+        produce(topic, [str(number + index).encode() for index in range(12)], key=lambda value: value)
+        number += 12
+
+        def settled():
+            shares = [member.share for member in members.values()]
+            return sum(shares) == 6 and max(shares) - min(shares) <= 1 and len(set(seen)) == number
+
+        eventually(settled, 40)
+
+    def leave(name):
+        members.pop(name).leave()
+        shared()
+
+    try:
+        classic("one")
+        classic("two")
+        shared()
+        start("three", group_protocol="consumer")
+        shared()
+        leave("one")
+        start("four", group_protocol="consumer")
+        shared()
+        leave("two")
+        classic("five")
+        shared()
+        leave("three")
+        leave("four")
+        equal([value for value in set(seen) if seen.count(value) > 1 and value not in refused], [])
+    finally:
+        for member in members.values():
+            member.leave()
+
+
+@full
+def a_group_changes_its_protocol_cooperative():
+    migrates("cooperative-sticky")
+
+
+@full
+def a_group_changes_its_protocol_eager():
+    migrates("range")
 
 
 @full
