@@ -17,7 +17,7 @@ export interface ConsumerOptions {
   readonly isExclusive?: boolean;
   /** How long what is handed out stays locked; `connection`: as long as the consumer is there. */
   readonly lockMs: number | 'connection';
-  /** Whether a restart of the broker ends the locks. Default: all doors' but SQS's. */
+  /** Whether the locks end with the consumer, and with the broker. Default: all doors' but SQS's. */
   readonly isBoundToConnection?: boolean;
   /** Some messages are this consumer's now. Read them, and answer when they are durable. */
   onAcquired(queue: Queue, acquisition: Acquisition): void;
@@ -234,15 +234,17 @@ export class Consumer {
   }
 
   /**
-   * The consumer is gone: leaves all queues, and what it holds goes back to its place. `isFailure`: whether that counts
-   * as a failed delivery.
+   * The consumer is gone: leaves all queues. If it is bound to its connection, what it holds goes back to its place;
+   * `isFailure`: whether that counts as a failed delivery. Else (SQS) the locks stay until they run out.
    */
   close({ isFailure }: { isFailure: boolean }): void {
     if (this.#isClosed) return;
     for (const queue of [...this.#joined.keys()]) this.leave(queue);
     this.#isClosed = true;
     this.#messagesLeft = 0;
-    for (const partition of this.#holding) this.#host.release(partition, this.id, isFailure);
+    if (this.isBoundToConnection) {
+      for (const partition of this.#holding) this.#host.release(partition, this.id, isFailure);
+    }
     this.#holding.clear();
     this.#host.gone(this);
   }

@@ -18,6 +18,8 @@ export interface QueueHost {
   ensure(queue: Queue, index: number): QueuePartition | undefined;
   /** Sees to it that the partition's lane reaches down to `offset`; a promise if the log must be read. */
   reach(partition: QueuePartition, offset: number): Promise<void> | undefined;
+  /** Begins the partition's state anew at `offset`; where the log must be read first, it has nothing until that is done. */
+  rebase(partition: QueuePartition, offset: number): void;
   expired(queue: Queue): void;
   /** Append time of the record at an offset. */
   timeOf(partition: QueuePartition, offset: number): Promise<number | undefined>;
@@ -240,7 +242,7 @@ export class Queue {
     const now = (): number => {
       const { clock, serving } = this.#host;
       if (this.#isDeleted) throw new MillraceError('QUEUE_NOT_FOUND', `the queue '${this.name}' was deleted`);
-      const count = partition.state.replay(from, lastOffset, clock.now(), partition.lane.attributes);
+      const count = partition.state.replay(from, lastOffset, clock.now());
       serving.change(partition);
       return count;
     };
@@ -251,12 +253,7 @@ export class Queue {
   /** Begins anew at this offset; what was in flight is forgotten. Makes the state of the partition if there is none. */
   moveTo(index: number, offset: number): void {
     const partition = this.ensure(index) ?? this.#known(index);
-    // Where the lane must be read first, the queue has nothing until that is done.
-    void this.#host.reach(partition, offset);
-    partition.state.reset(offset, partition.lane.attributes);
-    const { indexedEnd } = partition.lane;
-    const nowMs = this.#host.clock.now();
-    if (indexedEnd > offset) partition.state.extend(indexedEnd, nowMs, nowMs);
+    this.#host.rebase(partition, offset);
     this.#host.serving.change(partition);
   }
 

@@ -57,6 +57,8 @@ export class QueueLane {
   #isEnded = false;
   /** Somebody calls `advance` when the high watermark moves. */
   isWatching = false;
+  /** A queue is about to go over to it. */
+  isKept = false;
 
   /** Nothing below `firstOffset` matters to any queue. */
   constructor(log: Partition, firstOffset: number, host: LaneHost) {

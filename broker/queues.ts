@@ -8,19 +8,16 @@
  * those of topics.
  */
 import { MillraceError } from '../protocol/errors.ts';
-import { batchRecordCount } from '../protocol/record-batch.ts';
 import type { Clock } from '../storage/clock.ts';
 import type { Options } from './config.ts';
 import { DeadLetters } from './dead-letters.ts';
-import { DedupBudget } from './dedup.ts';
 import type { CommitPart, Engine, Partition, Position } from './engine.ts';
 import type { QueueDeclaration } from './metadata-state.ts';
 import type { OwnerId, QueueKey } from './queue.ts';
 import type { Consumer, ConsumerOptions } from './queue-consumer.ts';
 import { QueueDedup } from './queue-dedup.ts';
 import { Queue, type QueueHost, type QueueValues } from './queue-handle.ts';
-import { QueueIntake } from './queue-intake.ts';
-import { type IndexedBatch, QueueLane } from './queue-lane.ts';
+import type { QueueIntake } from './queue-intake.ts';
 import { type LogEntry, type LoggedState, QueueLog, WINDOW } from './queue-log.ts';
 import { QueuePartition } from './queue-partition.ts';
 import type { QueueReader } from './queue-reader.ts';
@@ -37,6 +34,7 @@ import {
 } from './queue-settings.ts';
 import { QueueState } from './queue-state.ts';
 import { QueueStragglers } from './queue-stragglers.ts';
+import { QueueTopics } from './queue-topics.ts';
 import { checkTopicConfigs } from './topic-config.ts';
 import { checkNewName } from './topic-names.ts';
 import type { CommittedTogether, Topic, TopicRegistry } from './topics.ts';
@@ -84,19 +82,6 @@ export interface QueueParts {
 
 /** Messages that leave one turn for being too many. */
 const OVERFLOW_MAX = 10_000;
-/** After a read has failed for want of descriptors or memory. */
-const RETRY_MS = 1000;
-/** The index of attributes is cut when the start of its queues has moved so far. */
-const TRIM_OFFSETS = 4096;
-
-/** What the queues over one topic share. */
-interface TopicQueues {
-  readonly queues: Set<Queue>;
-  readonly lanes: Map<Partition, Set<QueueLane>>;
-  /** By name of the queue. */
-  readonly windows: Map<string, QueueDedup>;
-  intake: QueueIntake | undefined;
-}
 
 export class QueueRegistry {
   readonly #parts: QueueParts;
@@ -106,20 +91,17 @@ export class QueueRegistry {
   readonly #declared = new Map<string, Queue>();
   /** Plain groups: group → topic id → queue. */
   readonly #plain = new Map<string, Map<string, Queue>>();
-  readonly #topics = new Map<string, TopicQueues>();
+  readonly #topics: QueueTopics;
   /** States that are made in a while: their offset depends on a time. */
   readonly #opening = new Set<string>();
-  readonly #dedupBudget: DedupBudget;
   readonly #stragglers: QueueStragglers;
   readonly #host: QueueHost;
-  #isLoaded = false;
   #isClosed = false;
   #settled = 0;
 
   constructor(parts: QueueParts) {
     this.#parts = parts;
     const { engine, clock, options, topics } = parts;
-    this.#dedupBudget = new DedupBudget(options['queue.dedup.max']);
     this.#log = new QueueLog({
       engine,
       clock,
@@ -136,6 +118,7 @@ export class QueueRegistry {
         if (!this.#isClosed) parts.report('queues have stopped', error);
       },
     });
+    this.#topics = new QueueTopics({ clock, options, log: this.#log, serving: this.#serving, report: parts.report });
     this.#deadLetters = new DeadLetters({
       clock,
       reader: parts.reader,
@@ -143,7 +126,7 @@ export class QueueRegistry {
       isLive: (topic) => topics.getById(topic.id) !== undefined,
       commitTogether: (others, change) => this.#serving.commitTogether(others, change),
       changed: (partition) => this.#serving.change(partition),
-      appending: (appends) => this.appending(appends),
+      appending: (appends) => this.#topics.appending(appends),
       report: parts.report,
     });
     this.#stragglers = new QueueStragglers({
@@ -155,7 +138,8 @@ export class QueueRegistry {
       clock,
       serving: this.#serving,
       ensure: (queue, index) => this.#ensure(queue, index),
-      reach: (partition, offset) => this.#reach(partition, offset),
+      reach: (partition, offset) => this.#topics.reach(partition, offset),
+      rebase: (partition, offset) => this.#topics.rebase(partition, offset),
       expired: (queue) => this.delete(queue),
       timeOf: async ({ log }, offset) => {
         const { records } = await parts.reader.records(log, [{ firstOffset: offset, lastOffset: offset }]);
@@ -182,14 +166,8 @@ export class QueueRegistry {
       else topics.deleteQueue(name);
     }
     await this.#log.load();
-    this.#isLoaded = true;
     this.#adoptRestored();
-    for (const { windows } of this.#topics.values()) {
-      for (const [name, dedup] of windows) {
-        const queue = this.#declared.get(name);
-        if (dedup.entry === undefined && queue !== undefined) this.#logWindow(queue, dedup);
-      }
-    }
+    this.#topics.loaded();
     topics.watch({
       deleted: (topic) => this.#topicDeleted(topic),
       partitionsAdded: (topic) => this.#partitionsAdded(topic),
@@ -197,16 +175,12 @@ export class QueueRegistry {
     topics.groupConfigs.onChange((group) => this.#groupConfigured(group));
     // A state is missing if the broker ended right after its queue was declared or its partition was added.
     for (const queue of this.#declared.values()) this.#complete(queue);
-    for (const { lanes } of this.#topics.values()) {
-      for (const lanesOfPartition of lanes.values()) for (const lane of lanesOfPartition) this.#follow(lane);
-    }
+    this.#topics.begin();
   }
 
   close(): void {
     this.#isClosed = true;
-    for (const { lanes } of this.#topics.values()) {
-      for (const lanesOfPartition of lanes.values()) for (const lane of lanesOfPartition) lane.end();
-    }
+    this.#topics.close();
     this.#serving.close();
   }
 
@@ -246,7 +220,7 @@ export class QueueRegistry {
       this.#plain.set(group, topicsOfGroup);
     }
     topicsOfGroup.set(topic.id, queue);
-    this.#ofTopic(topic.id).queues.add(queue);
+    this.#topics.of(topic.id).queues.add(queue);
     return queue;
   }
   /** As `shareQueue`, if it is there; makes nothing. */
@@ -388,7 +362,7 @@ export class QueueRegistry {
     topics.declareQueue({ ...before, settings, origins });
     this.#apply(queue, this.#declaredValues(settings, origins));
     if (before.isOwned) this.#retain(queue);
-    this.#openWindow(queue);
+    this.#topics.declared(queue);
   }
 
   /** The history of an owned queue is that of its topic. */
@@ -480,62 +454,37 @@ export class QueueRegistry {
 
   #entriesOf(queue: Queue): LogEntry<LoggedState>[] {
     const entries: LogEntry<LoggedState>[] = queue.partitions().map(({ entry }) => entry);
-    const window = this.#topics.get(queue.topic.id)?.windows.get(queue.name)?.entry;
+    const window = this.#topics.find(queue.topic.id)?.windows.get(queue.name)?.entry;
     if (window !== undefined) entries.push(window);
     return entries;
   }
 
   /** What the log says of it has ended or ends with its topic. */
   #end(queue: Queue): void {
-    const shared = this.#topics.get(queue.topic.id);
     for (const entry of this.#entriesOf(queue)) {
       this.#log.remove(entry);
       this.#serving.forgetEntry(entry);
     }
     for (const partition of queue.partitions()) this.#serving.forget(partition);
-    shared?.queues.delete(queue);
-    const window = shared?.windows.get(queue.name);
-    if (window !== undefined) {
-      this.#serving.unwatch(window);
-      window.window.clear();
-      shared?.windows.delete(queue.name);
-    }
     if (queue.kind === 'plain') {
       const topicsOfGroup = this.#plain.get(queue.name);
       topicsOfGroup?.delete(queue.topic.id);
       if (topicsOfGroup?.size === 0) this.#plain.delete(queue.name);
     } else this.#declared.delete(queue.name);
     queue.end();
-    if (shared === undefined) return;
-    this.#endLanes(shared);
-    if (shared.queues.size === 0) this.#topics.delete(queue.topic.id);
-  }
-
-  /** Lanes that no queue needs any more. */
-  #endLanes(shared: TopicQueues): void {
-    const used = new Set<QueueLane>();
-    for (const queue of shared.queues) for (const { lane } of queue.partitions()) used.add(lane);
-    for (const lanes of shared.lanes.values()) {
-      for (const lane of lanes) {
-        if (used.has(lane)) continue;
-        lane.end();
-        lanes.delete(lane);
-      }
-    }
+    this.#topics.remove(queue);
   }
 
   #topicDeleted(topic: Topic): void {
-    const shared = this.#topics.get(topic.id);
-    if (shared === undefined) return;
-    const ids = [...shared.queues].flatMap((queue) => this.#entriesOf(queue)).map(({ id }) => id);
-    for (const queue of shared.queues) this.#end(queue);
-    for (const lanes of shared.lanes.values()) for (const lane of lanes) lane.end();
+    const queues = [...(this.#topics.find(topic.id)?.queues ?? [])];
+    const ids = queues.flatMap((queue) => this.#entriesOf(queue)).map(({ id }) => id);
+    for (const queue of queues) this.#end(queue);
     for (const partition of topic.partitions) this.#parts.reader.forget(partition);
     for (const id of ids) this.#serving.event({ kind: 'dropped', id });
   }
 
   #partitionsAdded(topic: Topic): void {
-    for (const queue of this.#topics.get(topic.id)?.queues ?? []) {
+    for (const queue of this.#topics.find(topic.id)?.queues ?? []) {
       if (queue.kind !== 'plain') this.#complete(queue);
       else {
         for (const consumer of queue.joined) consumer.partitionsAdded(queue);
@@ -545,15 +494,6 @@ export class QueueRegistry {
 
   // --- states ---
 
-  #ofTopic(topicId: string): TopicQueues {
-    let shared = this.#topics.get(topicId);
-    if (shared === undefined) {
-      shared = { queues: new Set(), lanes: new Map(), windows: new Map(), intake: undefined };
-      this.#topics.set(topicId, shared);
-    }
-    return shared;
-  }
-
   /** The queue of a declaration; a plain queue of the same group and topic goes over to it with its states. */
   #open({ name, isOwned, topicId, settings, origins }: QueueDeclaration): Queue {
     const topic = this.#parts.topics.getById(topicId);
@@ -562,11 +502,9 @@ export class QueueRegistry {
     const plain = this.#plain.get(name)?.get(topicId);
     const queue = new Queue(this.#host, { name, kind: isOwned ? 'owned' : 'attached', topic, values });
     this.#declared.set(name, queue);
-    const shared = this.#ofTopic(topicId);
-    shared.queues.add(queue);
+    this.#topics.of(topicId).queues.add(queue);
     if (plain !== undefined) this.#takeOver(plain, queue);
-    this.#openIntake(topicId, shared);
-    this.#openWindow(queue);
+    this.#topics.declared(queue);
     return queue;
   }
 
@@ -626,13 +564,12 @@ export class QueueRegistry {
     const topic = this.#parts.topics.getById(key.topicId);
     const declared = this.#declared.get(key.group);
     if (topic === undefined) return undefined;
-    if (key.partition === WINDOW) return this.#topics.get(key.topicId)?.windows.get(key.group);
+    if (key.partition === WINDOW) return this.#topics.find(key.topicId)?.windows.get(key.group);
     const log = topic.partitions[key.partition];
     if (log === undefined) return undefined;
     const settings = declared?.topic === topic ? declared : this.#plainValues(key.group);
-    const lanes = this.#lanesOf(log);
-    const [lane = this.#newLane(log, Number.MAX_SAFE_INTEGER)] = lanes;
-    return new QueueState({ startOffset, settings: this.#stateSettings(settings), attributes: lane.attributes });
+    const { attributes } = this.#topics.firstLane(log);
+    return new QueueState({ startOffset, settings: this.#stateSettings(settings), attributes });
   }
 
   /** After loading: what the log has filled becomes partitions of queues. */
@@ -646,12 +583,12 @@ export class QueueRegistry {
         for (const log of topic.partitions) {
           // With `log.flush: written` a power cut may have taken what the window has kept.
           state.window.forgetFrom(log.index, log.endOffset);
-          for (const lane of this.#lanesOf(log)) lane.reach(state.window.coveredOffset(log.index));
+          for (const lane of this.#topics.lanesOf(log)) lane.reach(state.window.coveredOffset(log.index));
         }
         continue;
       }
       const log = topic.partitions[key.partition];
-      const [lane] = this.#lanesOf(log);
+      const lane = this.#topics.firstLane(log);
       // Everything else that `#restore` makes is a `QueueState`.
       const restored = entry as LogEntry<QueueState>;
       lane.reach(restored.state.startOffset);
@@ -667,9 +604,10 @@ export class QueueRegistry {
     from?: QueueState,
   ): QueuePartition {
     const log = queue.topic.partitions[key.partition];
-    const lane = this.#laneFor(queue, log, startOffset);
+    const lane = this.#topics.laneFor(queue, log, startOffset);
     const settings = this.#stateSettings(queue);
     const state = from ?? new QueueState({ startOffset, settings, attributes: lane.attributes });
+    from?.useAttributes(lane.attributes);
     const entry: LogEntry<QueueState> = { id, key, startOffset, state };
     this.#log.add(entry);
     const partition = this.#attach(queue, key.partition, { log, lane, entry });
@@ -677,7 +615,7 @@ export class QueueRegistry {
     if (lane.indexedEnd > state.endOffset) state.extend(lane.indexedEnd, nowMs, nowMs);
     queue.add(partition);
     this.#serving.change(partition);
-    this.#follow(lane);
+    this.#topics.follow(lane);
     return partition;
   }
 
@@ -688,194 +626,24 @@ export class QueueRegistry {
     return partition;
   }
 
-  // --- lanes: what the log has, told to the states ---
-
-  #lanesOf(log: Partition): Set<QueueLane> {
-    const { lanes } = this.#ofTopic(log.topicId);
-    let lanesOfPartition = lanes.get(log);
-    if (lanesOfPartition === undefined) {
-      lanesOfPartition = new Set();
-      lanes.set(log, lanesOfPartition);
-    }
-    return lanesOfPartition;
-  }
-
-  /** A lane that a state which begins at `startOffset` can take its messages from. */
-  #laneFor(queue: Queue, log: Partition, startOffset: number): QueueLane {
-    const hasTimes = queue.settings['delay.ms'] > 0 || queue.settings['ttl.ms'] >= 0;
-    const isIndexed = this.#topics.get(log.topicId)?.intake !== undefined;
-    for (const lane of this.#lanesOf(log)) {
-      if (startOffset >= lane.indexedEnd) return lane;
-      if (!hasTimes && (!isIndexed || lane.indexedFrom <= startOffset)) return lane;
-    }
-    return this.#newLane(log, startOffset);
-  }
-
-  #newLane(log: Partition, firstOffset: number): QueueLane {
-    const { queues } = this.#ofTopic(log.topicId);
-    const { options, report, clock } = this.#parts;
-    const registry = this;
-    const lane = new QueueLane(log, firstOffset, {
-      get isIndexed() {
-        return registry.#topics.get(log.topicId)?.intake !== undefined;
-      },
-      get needsTimes() {
-        for (const { settings } of queues) {
-          if (settings['delay.ms'] > 0 || settings['ttl.ms'] >= 0 || settings['dedup.window.ms'] > 0) return true;
-        }
-        return false;
-      },
-      get isGrouped() {
-        return isGrouped(queues);
-      },
-      get dedupBy() {
-        return dedupBy(queues);
-      },
-      decompressedBytesMax: options['decompressed.bytes.max'],
-      extended: (extended, endOffset, batches) => this.#extended(extended, endOffset, batches),
-      failed: (failed, error) => {
-        if (this.#isClosed) return;
-        report(`queues over ${log.topic}-${log.index} get nothing more for now`, error);
-        if (!log.isFenced) clock.after(RETRY_MS, () => this.#follow(failed));
-      },
-    });
-    this.#lanesOf(log).add(lane);
-    return lane;
-  }
-
-  /** Keeps the lane at the high watermark. */
-  #follow(lane: QueueLane): void {
-    lane.advance();
-    if (lane.isWatching || lane.isEnded || lane.log.isFenced || this.#isClosed) return;
-    lane.isWatching = true;
-    const { log } = lane;
-    const end = log.highWatermark;
-    log.whenAbove(end, () => {
-      lane.isWatching = false;
-      // Else it is deleted or has failed.
-      if (log.highWatermark > end) this.#follow(lane);
-    });
-  }
-
-  #extended(lane: QueueLane, endOffset: number, batches: readonly IndexedBatch[]): void {
-    const shared = this.#topics.get(lane.log.topicId);
-    if (shared === undefined) return;
-    const nowMs = this.#parts.clock.now();
-    for (const queue of shared.queues) {
-      const partition = queue.partition(lane.log.index);
-      if (partition?.lane !== lane) continue;
-      partition.extend(endOffset, batches, nowMs);
-      const dedup = shared.windows.get(queue.name);
-      if (dedup?.entry !== undefined) {
-        for (const batch of batches) {
-          const duplicates = dedup.duplicates(partition.index, batch);
-          if (duplicates.length > 0) partition.state.discard(duplicates);
-        }
-        dedup.window.cover(partition.index, endOffset);
-        this.#serving.dirty(dedup.entry);
-        this.#serving.watch(dedup);
-      }
-      this.#serving.change(partition);
-    }
-  }
-
-  /** Sees to it that the partition has a lane with the attributes of everything from `offset` on. */
-  #reach(partition: QueuePartition, offset: number): Promise<void> | undefined {
-    const { queue, log, lane } = partition;
-    if (this.#topics.get(log.topicId)?.intake === undefined || lane.indexedFrom <= offset) return undefined;
-    const lower = this.#newLane(log, offset);
-    partition.lane = lower;
-    this.#follow(lower);
-    const shared = this.#topics.get(queue.topic.id);
-    if (shared !== undefined) this.#endLanes(shared);
-    return lower.isCaughtUp ? undefined : lower.caughtUp();
-  }
-
-  // --- what comes in ---
-
-  #openIntake(topicId: string, shared: TopicQueues): void {
-    const { clock, options } = this.#parts;
-    const { queues, windows } = shared;
-    shared.intake ??= new QueueIntake({
-      clock,
-      decompressedBytesMax: options['decompressed.bytes.max'],
-      *queues() {
-        for (const queue of queues) if (queue.kind !== 'plain') yield queue;
-      },
-      get isGrouped() {
-        return isGrouped(queues);
-      },
-      get dedupBy() {
-        return dedupBy(queues);
-      },
-      windows: () => windows.values(),
-      lanes: (partition) => this.#topics.get(topicId)?.lanes.get(partition) ?? [],
-    });
-  }
-
-  /** The deduplication window of the queue, as its settings say. */
-  #openWindow(queue: Queue): void {
-    const { windows } = this.#ofTopic(queue.topic.id);
-    const windowMs = queue.settings['dedup.window.ms'];
-    const known = windows.get(queue.name);
-    if (known !== undefined) known.window.windowMs = windowMs;
-    if (known !== undefined || windowMs === 0) return;
-    const { partitions } = queue.topic;
-    const dedup = new QueueDedup({
-      windowMs,
-      budget: this.#dedupBudget,
-      highWatermark: (partition) => partitions[partition]?.highWatermark ?? 0,
-      isCaughtUp: () => this.#isCaughtUp(queue.topic.id),
-    });
-    windows.set(queue.name, dedup);
-    if (this.#isLoaded) this.#logWindow(queue, dedup);
-  }
-
-  /** Everything that the logs of the topic have is known to its queues. */
-  #isCaughtUp(topicId: string): boolean {
-    for (const lanes of this.#topics.get(topicId)?.lanes.values() ?? []) {
-      for (const lane of lanes) if (!lane.isCaughtUp) return false;
-    }
-    return true;
-  }
-
-  #logWindow(queue: Queue, dedup: QueueDedup): void {
-    const key = { group: queue.name, topicId: queue.topic.id, partition: WINDOW };
-    dedup.entry = { id: this.#log.newId(), key, startOffset: 0, state: dedup };
-    this.#log.add(dedup.entry);
-    this.#serving.event({ kind: 'opened', id: dedup.entry.id, key, startOffset: 0 });
-  }
-
   /** What appends to this topic go through; undefined: no queue is declared on it. */
   intake(topicId: string): QueueIntake | undefined {
-    return this.#topics.get(topicId)?.intake;
+    return this.#topics.find(topicId)?.intake;
   }
-
   /** Batches of the broker's own are about to be appended in this order: dead letters and other moves. */
   appending(appends: readonly { readonly partition: Partition; readonly batch: Buffer }[]): void {
-    const ends = new Map<Partition, number>();
-    for (const { partition, batch } of appends) {
-      const baseOffset = ends.get(partition) ?? partition.endOffset;
-      ends.set(partition, baseOffset + batchRecordCount(batch, 0));
-      this.intake(partition.topicId)?.appending(partition, batch, baseOffset);
-    }
+    this.#topics.appending(appends);
   }
 
   // --- after every change of a state, before its commit ---
 
   #changed(partition: QueuePartition): void {
-    const { queue, state, lane, log } = partition;
+    const { queue, state, log } = partition;
     if (queue.isDeleted) return;
     if (log.startOffset > state.startOffset) state.trim(log.startOffset);
     this.#limitLength(partition);
     if (state.untakenLeavingCount > 0) this.#deadLetters.leaving(partition);
-    if (state.startOffset - lane.indexedFrom < TRIM_OFFSETS) return;
-    let start = state.startOffset;
-    for (const other of this.#topics.get(log.topicId)?.queues ?? []) {
-      const sharing = other.partition(partition.index);
-      if (sharing?.lane === lane) start = Math.min(start, sharing.state.startOffset);
-    }
-    lane.trim(start);
+    this.#topics.trim(partition);
   }
 
   #limitLength({ queue, state, log }: QueuePartition): void {
@@ -931,16 +699,4 @@ export class QueueRegistry {
   whenDurable(callback: () => void): void {
     this.#serving.whenDurable(callback);
   }
-}
-
-function isGrouped(queues: Iterable<Queue>): boolean {
-  for (const { settings } of queues) if (settings.ordered || settings.fair) return true;
-  return false;
-}
-
-function dedupBy(queues: Iterable<Queue>): 'id' | 'content' | undefined {
-  // The table allows nothing else.
-  for (const { settings } of queues)
-    if (settings['dedup.window.ms'] > 0) return settings['dedup.by'] as 'id' | 'content';
-  return undefined;
 }

@@ -255,4 +255,31 @@ for (const kind of kinds) {
     t.truthy(world.queues.get('staying'));
     await world.close();
   });
+
+  test(`${kind}: what is replayed from long ago still says what it said, and so does what comes in meanwhile`, async (t) => {
+    const world = await open();
+    const queue = world.queue('long', { 'priority.max': 10 });
+    const at = (value: string, priority: number) => ({ value, headers: { 'millrace.priority': String(priority) } });
+    const filler = Array.from({ length: 500 }, () => at('x', 1));
+    await world.publish('long', ['0', '1', at('2', 9), '3']);
+    for (let batch = 0; batch < 10; batch++) await world.publish('long', filler);
+    const door = new PushDoor(world, queue, { prefetch: 10_000 });
+    await world.run(50);
+    t.is(door.take().length, 5004);
+    door.ackAll();
+    await world.durable();
+    const replaying = Promise.resolve(queue.replay(0, 0, 3));
+    await world.publish('long', ['new', at('new high', 10)]);
+    t.is(await world.clock.settle(replaying), 4);
+    await world.run(50);
+    const replayed = door.take();
+    t.deepEqual(replayed.toSorted(), ['0', '1', '2', '3', 'new', 'new high']);
+    t.true(replayed.indexOf('2') < replayed.indexOf('0'));
+    queue.moveTo(0, 2);
+    await world.run(50);
+    const anew = door.take();
+    t.deepEqual(anew.slice(0, 2), ['new high', '2']);
+    t.is(anew.length, 5004);
+    await world.close();
+  });
 }

@@ -307,7 +307,7 @@ export class PullDoor {
       const got: Promise<Delivered[]>[] = [];
       const answer = (): void => {
         timer.cancel();
-        consumer.leave(this.#queue);
+        consumer.close({ isFailure: false });
         queues.whenDurable(() => {
           Promise.all(got).then((parts) => resolve(parts.flat()), reject);
         });
