@@ -32,7 +32,7 @@ export const queueMutants: readonly Mutant[] = [
     isQueues: true,
     changes: [
       {
-        file: 'broker/queue-state.js',
+        file: 'broker/queue-image.js',
         from: 'case CHANGE.acquired: flights.setAcquiredCount(row, flights.acquiredCount(row) + 1);',
         to: 'case CHANGE.acquired: flights.setAcquiredCount(row, 1);',
       },
