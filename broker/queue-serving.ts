@@ -271,7 +271,7 @@ export class QueueServing implements ConsumerHost {
       if (isMoreDue || isMoreToServe || this.#waiters.length > 0 || this.#dirty.size > 0) this.#schedule();
       this.#arm();
     } catch (error) {
-      this.close();
+      this.#stop();
       // The log takes nothing any more; anything else is a broken invariant.
       if (!(error instanceof MillraceError)) throw error;
       this.#parts.failed(error);
@@ -302,7 +302,8 @@ export class QueueServing implements ConsumerHost {
   /** One portion to the consumer whose turn it is; 0: nobody can be served here. */
   #portion(partition: QueuePartition, nowMs: number, served: Consumer[]): number {
     const { queue, state, demand, log } = partition;
-    if (queue.isDeleted) return 0;
+    // What cannot be read is not handed out.
+    if (queue.isDeleted || log.isFenced) return 0;
     for (;;) {
       const portion = demand.next();
       if (portion === undefined) return 0;
@@ -353,7 +354,19 @@ export class QueueServing implements ConsumerHost {
     this.#dirty.add(partition.entry);
   }
 
+  /** Commits what was decided; afterwards nothing happens any more. */
   close(): void {
+    if (this.#isStopped) return;
+    try {
+      this.#commit('lazy', []);
+    } catch (error) {
+      // The log has failed or is closed: nobody was told anything.
+      if (!(error instanceof MillraceError)) throw error;
+    }
+    this.#stop();
+  }
+
+  #stop(): void {
     this.#isStopped = true;
     this.#timer?.cancel();
   }

@@ -127,3 +127,15 @@ test('a forgotten message does not keep what follows it', async (t) => {
   );
   await world.close();
 });
+
+test('an orderly stop keeps what nobody has waited for', async (t) => {
+  const world = await QueueWorld.open({ kind: 'embedded' });
+  const queue = world.queue('stopped');
+  await world.publish('stopped', ['1', '2']);
+  const door = new PushDoor(world, queue);
+  await world.run(20);
+  door.ack(door.arrived[0]);
+  await world.restart('stop');
+  t.like(world.queues.get('stopped')?.counts(), { ready: 1, inFlight: 0 });
+  await world.close();
+});
