@@ -55,6 +55,7 @@ const RESERVED_BYTES = Buffer.from(RESERVED);
 /** Of delays and times: some three centuries, so that sums with the time of day stay exact. */
 const MS_MAX = 10_000_000_000_000;
 const PRIORITY_MAX = 255;
+const NO_DIGITS = Buffer.alloc(0);
 /** As in SQS, twice over. */
 const ID_BYTES_MAX = 256;
 /** Entries of a history: beyond it the oldest are forgotten, so that headers stay bounded. */
@@ -103,7 +104,8 @@ export function batchAttributes(
   const { recordCount, baseTimestamp, appendTime } = recordTimes(batch, position);
   const { bytes } = cursor;
   const entries: AttributeEntry[] = [];
-  const looksAtAll = options.isGrouped || options.dedupBy === 'content';
+  const looksAtContent = options.dedupBy === 'content';
+  const looksAtAll = options.isGrouped || looksAtContent;
   // Where the next reserved header may be: records before it need no look at their headers, and often there is none.
   let nearest = nextReserved(bytes, cursor.position);
   if (nearest >= cursor.end && !looksAtAll) return { recordCount, entries };
@@ -118,9 +120,10 @@ export function batchAttributes(
       const attributes = recordAttributes(
         {
           timestamp: appendTime ?? baseTimestamp + cursor.timestampDelta,
-          key: keySize < 0 ? null : bytes.subarray(keyStart, keyStart + keySize),
-          value: valueSize < 0 ? null : bytes.subarray(valueStart, valueStart + valueSize),
-          headers: hasReserved ? cursor.headers() : [],
+          // Views cost as much as all the rest: none that is not looked into.
+          key: keySize < 0 || !options.isGrouped ? null : bytes.subarray(keyStart, keyStart + keySize),
+          value: valueSize < 0 || !looksAtContent ? null : bytes.subarray(valueStart, valueStart + valueSize),
+          headers: hasReserved ? cursor.headers(reservedKey) : NO_HEADERS,
         },
         options,
       );
@@ -131,6 +134,24 @@ export function batchAttributes(
     }
   }
   return { recordCount, entries };
+}
+
+const NO_HEADERS: readonly RecordHeader[] = [];
+/** Producer headers by their size, as bytes: their names need not be decoded. */
+const producerKeys = Array.from({ length: Math.max(...producerHeaders.map(({ length }) => length)) + 1 }, (_, size) =>
+  producerHeaders.filter((name) => name.length === size).map((name) => ({ name, bytes: Buffer.from(name) })),
+);
+
+/** The key of a header; empty for one that is not reserved. */
+function reservedKey(bytes: Buffer, start: number, end: number): string {
+  if (end - start < RESERVED_BYTES.length || !isAt(bytes, start, RESERVED_BYTES)) return '';
+  for (const { name, bytes: key } of producerKeys[end - start] ?? []) if (isAt(bytes, start, key)) return name;
+  return bytes.toString('utf8', start, end);
+}
+
+function isAt(bytes: Buffer, start: number, expected: Buffer): boolean {
+  for (let at = 0; at < expected.length; at++) if (bytes[start + at] !== expected[at]) return false;
+  return true;
 }
 
 function nextReserved(bytes: Buffer, from: number): number {
@@ -204,10 +225,10 @@ export function recordAttributes(
 /** Undefined: it is not one, which only a client is told. */
 function wholeNumber(key: string, value: Buffer | null, max: number, isFromClient: boolean): number | undefined {
   // At most 14 digits are a safe integer.
-  const text = value !== null && value.length > 0 && value.length <= 14 ? value.toString('latin1') : '';
-  let number = text === '' ? -1 : 0;
-  for (let at = 0; at < text.length; at++) {
-    const digit = text.charCodeAt(at) - 48;
+  const digits = value !== null && value.length > 0 && value.length <= 14 ? value : NO_DIGITS;
+  let number = digits.length === 0 ? -1 : 0;
+  for (let at = 0; at < digits.length; at++) {
+    const digit = digits[at] - 48;
     if (digit < 0 || digit > 9) {
       number = -1;
       break;

@@ -111,14 +111,14 @@ export class RecordCursor {
     this.position = end;
   }
 
-  /** The headers of the current record, in order; values are views. */
-  headers(): RecordHeader[] {
+  /** The headers of the current record, in order; values are views. `keyOf` may know keys without decoding them. */
+  headers(keyOf: (bytes: Buffer, start: number, end: number) => string = decodeKey): RecordHeader[] {
     const found: RecordHeader[] = [];
     let at = this.#headersStart;
     for (let index = 0; index < this.headerCount; index++) {
       const keySize = sizeOf(rawVarint(this.bytes, at, this.position));
       at = after + keySize;
-      const key = this.bytes.toString('utf8', after, at);
+      const key = keyOf(this.bytes, after, at);
       const valueSize = sizeOf(rawVarint(this.bytes, at, this.position));
       at = after + Math.max(0, valueSize);
       found.push({ key, value: valueSize < 0 ? null : this.bytes.subarray(after, at) });
@@ -126,6 +126,8 @@ export class RecordCursor {
     return found;
   }
 }
+
+const decodeKey = (bytes: Buffer, start: number, end: number): string => bytes.toString('utf8', start, end);
 
 function sizeOf(raw: number): number {
   return (raw & 1) === 0 ? raw >>> 1 : -1;
