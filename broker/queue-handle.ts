@@ -48,6 +48,8 @@ export class Queue {
   readonly joined = new Set<Consumer>();
   readonly #host: QueueHost;
   #values: QueueValues;
+  /** Those that have a state, by index in the topic and in a row. */
+  #byIndex: (QueuePartition | undefined)[] = [];
   #partitions: QueuePartition[] = [];
   #isDeleted = false;
   #usedMs: number;
@@ -115,7 +117,7 @@ export class Queue {
     return this.#partitions;
   }
   partition(index: number): QueuePartition | undefined {
-    return this.#partitions.find((partition) => partition.index === index);
+    return this.#byIndex[index];
   }
   /** As `partition`, making the state if there is none; undefined if that takes a while. */
   ensure(index: number): QueuePartition | undefined {
@@ -230,6 +232,8 @@ export class Queue {
         takeInFlight: isInFlightToo,
         ...(untilOffset === undefined ? {} : { untilOffset }),
       });
+      if (!partition.isReady)
+        partition.purgedTo = Math.min(untilOffset ?? Number.POSITIVE_INFINITY, partition.log.highWatermark);
       this.#host.serving.change(partition);
     }
     return count;
@@ -260,8 +264,8 @@ export class Queue {
   // --- for the registry ---
 
   add(partition: QueuePartition): void {
-    this.#partitions.push(partition);
-    this.#partitions.sort((a, b) => a.index - b.index);
+    this.#byIndex[partition.index] = partition;
+    this.#partitions = this.#byIndex.filter((each) => each !== undefined);
     for (const consumer of this.joined) consumer.opened(partition);
   }
 
@@ -275,6 +279,7 @@ export class Queue {
     this.#host.serving.unwatch(this.#expiry);
     for (const consumer of this.joined) consumer.left(this);
     this.joined.clear();
+    this.#byIndex = [];
     this.#partitions = [];
   }
 }

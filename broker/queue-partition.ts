@@ -22,6 +22,8 @@ export class QueuePartition {
   readonly entry: LogEntry<QueueState>;
   /** Dead letters are being read or wait for their target. */
   isMoving = false;
+  /** A purge has ended everything below, of which not all was known yet. */
+  purgedTo = 0;
 
   constructor(queue: Queue, index: number, parts: { log: Partition; lane: QueueLane; entry: LogEntry<QueueState> }) {
     this.queue = queue;
@@ -50,7 +52,8 @@ export class QueuePartition {
   /** Takes in what the lane knows. With delay or TTL each batch counts from its own time. */
   extend(endOffset: number, batches: readonly IndexedBatch[], nowMs: number): void {
     const { state } = this;
-    if (endOffset <= state.endOffset) return;
+    const from = state.endOffset;
+    if (endOffset <= from) return;
     const { settings } = this.queue;
     if (settings['delay.ms'] > 0 || settings['ttl.ms'] >= 0) {
       for (const { lastOffset, appendedMs } of batches) {
@@ -58,5 +61,6 @@ export class QueuePartition {
       }
     }
     if (endOffset > state.endOffset) state.extend(endOffset, nowMs, nowMs);
+    if (from < this.purgedTo) state.purge({ untilOffset: this.purgedTo, takeInFlight: false });
   }
 }

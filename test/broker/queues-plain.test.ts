@@ -194,4 +194,17 @@ for (const kind of kinds) {
     t.like(queue.counts(), { ready: 0, inFlight: 1 });
     await world.close();
   });
+
+  test(`${kind}: a purge also ends what the queue has not seen yet`, async (t) => {
+    const world = await open();
+    world.topic('log');
+    await world.publish('log', ['1', '2', '3']);
+    const queue = world.queues.declare({ name: 'tap', kind: 'attached', topic: 'log', family: 'millrace' });
+    t.false(queue.partition(0)?.isReady);
+    queue.purge();
+    await world.run(20);
+    await world.publish('log', ['4']);
+    t.deepEqual(values(await new PullDoor(world, queue).receive()), ['4']);
+    await world.close();
+  });
 }
