@@ -138,30 +138,30 @@ class World {
 }
 
 /** What clients of both kinds do with partitions: handle the next record of each, and commit it. */
-abstract class Worker {
-  protected readonly world: World;
+class Work {
+  readonly #world: World;
   /** Partition → next offset. */
   readonly positions = new Map<number, number>();
 
   constructor(world: World) {
-    this.world = world;
+    this.#world = world;
   }
 
-  protected take(partitions: readonly number[]): void {
+  take(partitions: readonly number[]): void {
     for (const partition of this.positions.keys())
       if (!partitions.includes(partition)) this.positions.delete(partition);
     for (const partition of partitions) {
       if (this.positions.has(partition)) continue;
-      this.positions.set(partition, this.world.groups.offset('g', 't', partition)?.offset ?? 0);
+      this.positions.set(partition, this.#world.groups.offset('g', 't', partition)?.offset ?? 0);
     }
   }
 
-  protected work(memberId: string, generation: number): void {
+  advance(memberId: string, generation: number): void {
     for (const [partition, offset] of this.positions) {
-      const committed = this.world.groups.offset('g', 't', partition)?.offset ?? 0;
+      const committed = this.#world.groups.offset('g', 't', partition)?.offset ?? 0;
       if (offset < committed) throw new Error(`${partition}: ${offset} is handled after ${committed} was committed`);
       const asked = new Asked<readonly ErrorCode[]>();
-      this.world.groups.commit(
+      this.#world.groups.commit(
         {
           groupId: 'g',
           memberId,
@@ -171,7 +171,7 @@ abstract class Worker {
           isOldVersion: false,
           unknownGroupError: 'ILLEGAL_GENERATION',
           offsets: [
-            { topic: 't', topicId: this.world.topicId, partition, offset: offset + 1, leaderEpoch: -1, metadata: '' },
+            { topic: 't', topicId: this.#world.topicId, partition, offset: offset + 1, leaderEpoch: -1, metadata: '' },
           ],
         },
         asked.reply,
@@ -182,19 +182,26 @@ abstract class Worker {
   }
 }
 
-class Consumer extends Worker {
+class Consumer {
+  readonly #world: World;
+  readonly #work: Work;
   readonly #id: string;
   #epoch = 0;
 
   constructor(world: World, number: number) {
-    super(world);
+    this.#world = world;
+    this.#work = new Work(world);
     this.#id = `consumer-${number}`;
   }
 
+  get positions(): ReadonlyMap<number, number> {
+    return this.#work.positions;
+  }
+
   act(): void {
-    if (this.#epoch > 0) this.work(this.#id, this.#epoch);
+    if (this.#epoch > 0) this.#work.advance(this.#id, this.#epoch);
     try {
-      const answer = this.world.groups.consumerHeartbeat({
+      const answer = this.#world.groups.consumerHeartbeat({
         groupId: 'g',
         memberId: this.#id,
         memberEpoch: this.#epoch,
@@ -206,24 +213,24 @@ class Consumer extends Worker {
         topicNames: ['t'],
         topicRegex: null,
         assignor: null,
-        owned: new Map([[this.world.topicId, new Set(this.positions.keys())]]),
+        owned: new Map([[this.#world.topicId, new Set(this.#work.positions.keys())]]),
         ...(this.#epoch === 0 ? { owned: new Map() } : {}),
         canSee: () => true,
       });
       this.#epoch = answer.memberEpoch;
-      if (answer.assignment !== null) this.take([...(answer.assignment.get(this.world.topicId) ?? [])]);
+      if (answer.assignment !== null) this.#work.take([...(answer.assignment.get(this.#world.topicId) ?? [])]);
     } catch (error) {
       if (!(error instanceof MillraceError)) throw error;
-      this.take([]);
+      this.#work.take([]);
       this.#epoch = 0;
     }
   }
 
   leave(): void {
-    this.positions.clear();
+    this.#work.positions.clear();
     if (this.#epoch === 0) return;
     try {
-      this.world.groups.consumerLeave('g', { memberId: this.#id, instanceId: null, memberEpoch: -1 });
+      this.#world.groups.consumerLeave('g', { memberId: this.#id, instanceId: null, memberEpoch: -1 });
     } catch (error) {
       if (!(error instanceof MillraceError)) throw error;
     }
@@ -231,11 +238,22 @@ class Consumer extends Worker {
   disconnected(): void {}
 }
 
-class Classic extends Worker {
+class Classic {
+  readonly #world: World;
+  readonly #work: Work;
   #id = '';
   #generation = -1;
   #joining: Asked<JoinAnswer> | undefined;
   #syncing: Asked<SyncAnswer> | undefined;
+
+  constructor(world: World) {
+    this.#world = world;
+    this.#work = new Work(world);
+  }
+
+  get positions(): ReadonlyMap<number, number> {
+    return this.#work.positions;
+  }
 
   act(): void {
     if (this.#joining !== undefined) {
@@ -244,8 +262,8 @@ class Classic extends Worker {
       if (this.#syncing.isAnswered) this.#synced(this.#syncing.answer);
     } else if (this.#generation < 0) this.#join();
     else {
-      this.work(this.#id, this.#generation);
-      const { groups } = this.world;
+      this.#work.advance(this.#id, this.#generation);
+      const { groups } = this.#world;
       this.#heard(
         groups.heartbeat({ groupId: 'g', generation: this.#generation, memberId: this.#id, instanceId: null }),
       );
@@ -253,8 +271,8 @@ class Classic extends Worker {
   }
 
   leave(): void {
-    this.positions.clear();
-    if (this.#id !== '') this.world.groups.leave('g', [{ memberId: this.#id, instanceId: null }]);
+    this.#work.positions.clear();
+    if (this.#id !== '') this.#world.groups.leave('g', [{ memberId: this.#id, instanceId: null }]);
   }
   disconnected(): void {
     if (this.#joining === undefined && this.#syncing === undefined) return;
@@ -264,30 +282,30 @@ class Classic extends Worker {
   }
 
   get #protocol(): string {
-    return this.world.isEager ? 'range' : 'cooperative-sticky';
+    return this.#world.isEager ? 'range' : 'cooperative-sticky';
   }
 
   #heard(error: ErrorCode): void {
     if (error === 'NONE') return;
     if (error === 'UNKNOWN_MEMBER_ID') this.#id = '';
     // Somebody else may have them by now.
-    if (error !== 'REBALANCE_IN_PROGRESS') this.take([]);
+    if (error !== 'REBALANCE_IN_PROGRESS') this.#work.take([]);
     this.#join();
   }
 
   #join(): void {
-    if (this.world.isEager) this.take([]);
+    if (this.#world.isEager) this.#work.take([]);
     this.#generation = -1;
     this.#syncing = undefined;
     const asked = new Asked<JoinAnswer>();
     this.#joining = asked;
     const writer = new Writer();
     writer.int16(1);
-    const ownedPartitions = [{ topic: 't', partitions: [...this.positions.keys()] }];
+    const ownedPartitions = [{ topic: 't', partitions: [...this.#work.positions.keys()] }];
     writeConsumerProtocolSubscription(writer, { topics: ['t'], userData: null, ownedPartitions }, 1);
     const protocols = [{ name: this.#protocol, metadata: writer.finish() }];
     const timeouts = { sessionTimeoutMs: SESSION_MS, rebalanceTimeoutMs: 10_000 };
-    this.world.groups.join(joinRequest('g', { memberId: this.#id, version: 3, protocols, ...timeouts }), asked.reply);
+    this.#world.groups.join(joinRequest('g', { memberId: this.#id, version: 3, protocols, ...timeouts }), asked.reply);
   }
 
   #joined(answer: JoinAnswer): void {
@@ -297,7 +315,7 @@ class Classic extends Worker {
     this.#generation = answer.generation;
     const asked = new Asked<SyncAnswer>();
     this.#syncing = asked;
-    this.world.groups.sync(
+    this.#world.groups.sync(
       {
         groupId: 'g',
         generation: answer.generation,
@@ -318,8 +336,8 @@ class Classic extends Worker {
     const { assignedPartitions } =
       assignment.length === 0 ? { assignedPartitions: [] } : readConsumerProtocolAssignment(reader, reader.int16());
     const given = assignedPartitions.flatMap(({ partitions }) => partitions);
-    const hasRevoked = [...this.positions.keys()].some((partition) => !given.includes(partition));
-    this.take(given);
+    const hasRevoked = [...this.#work.positions.keys()].some((partition) => !given.includes(partition));
+    this.#work.take(given);
     // The cooperative protocol: what was given up is shared in the next round.
     if (hasRevoked) this.#join();
   }
