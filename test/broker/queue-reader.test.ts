@@ -100,6 +100,7 @@ async function checkReads(
   random: SimRandom,
 ): Promise<void> {
   const wanted = offsetsOf(runs);
+  const isWanted = new Set(wanted);
   const { records, gaps } = await reader.records(partition, runs);
   t.deepEqual(
     records.map(plain),
@@ -121,7 +122,7 @@ async function checkReads(
     for (const { bytes, at, sizeBytes: batchBytes } of batches) {
       sizeBytes += batchBytes;
       const found = readRecords(bytes, at);
-      const wantedHere = found.filter(({ offset }) => wanted.includes(offset)).length;
+      const wantedHere = found.filter(({ offset }) => isWanted.has(offset)).length;
       t.true(wantedHere > 0, 'no batch for nothing');
       const count = stored.get(batchBaseOffset(bytes, at)) ?? 0;
       if (batchProducerId(bytes, at) === -1 && (batchAttributes(bytes, at) & 7) === 0 && count !== found.length) {
@@ -138,8 +139,9 @@ async function checkReads(
       .filter(({ lastOffset }) => lastOffset >= answer.restFrom)
       .map((run) => ({ firstOffset: Math.max(run.firstOffset, answer.restFrom), lastOffset: run.lastOffset }));
   }
+  const isMissing = new Set(missing);
   t.deepEqual(
-    wanted.flatMap((offset) => (missing.includes(offset) ? [] : (got.get(offset) ?? []))),
+    wanted.flatMap((offset) => (isMissing.has(offset) ? [] : (got.get(offset) ?? []))),
     wanted.flatMap((offset) => expected.get(offset) ?? []),
   );
   t.deepEqual(
@@ -242,12 +244,16 @@ for (const seed of [1, 2]) {
     await clock.settle(Promise.resolve(log.prepare()));
     await fill(100);
     const reader = new QueueReader({ openBytesMax: 200_000, decompressedBytesMax: 1e6 });
+    const held: QueuedRecord[] = [];
     for (let round = 0; round < 12; round++) {
       const first = random.between(0, log.highWatermark - 1);
       const runs = randomRuns(random, first, Math.min(log.highWatermark - 1, first + 600));
       await clock.settle(checkReads(t, reader, log, expected, stored, runs, random));
       t.true(reader.openBytes <= 200_000);
+      held.push(...(await clock.settle(Promise.resolve(reader.records(log, runs)))).records);
     }
+    t.true(held.length > 100);
+    for (const record of held) t.deepEqual(plain(record), expected.get(record.offset), 'views stay what they were');
     await clock.settle(engine.close());
   });
 }
@@ -308,4 +314,27 @@ test('bytes that are not what was written are an error that names them', (t) => 
     code: 'KAFKA_STORAGE_ERROR',
     message: /t-3: the batch at offset 0 fails its checksum/,
   });
+});
+
+test('the end of a batch is told where that costs nothing', async (t) => {
+  const clock = new SimClock();
+  const engine = await clock.settle(openLogEngine({ disk: new SimDisk(), clock, random: new SimRandom(1) }));
+  const log = openLog(engine);
+  const records = Array.from({ length: 10 }, () => ({ key: null, value: Buffer.from('v'), timestamp: 1 }));
+  for (let count = 0; count < 3; count++) log.append(buildBatch(records), waited);
+  await clock.settle(whenDurable(engine));
+  const reader = new QueueReader({ openBytesMax: 1e6, decompressedBytesMax: 1e6 });
+  for (const [offset, last] of [
+    [0, 9],
+    [9, 9],
+    [10, 19],
+    [25, 29],
+    [30, 30],
+    [99, 99],
+  ]) {
+    t.is(reader.batchEnd(log, offset), last);
+  }
+  reader.records(log, [{ firstOffset: 12, lastOffset: 12 }]);
+  t.is(reader.batchEnd(log, 12), 19, 'from the cache, too');
+  await clock.settle(engine.close());
 });
