@@ -44,7 +44,7 @@ import { offsetFileName, Segment, type SegmentState } from './segment.ts';
 import { SegmentSwaps } from './segment-swap.ts';
 import { BEHIND_NOW_BYTES_MAX, type WriteTarget } from './segment-writer.ts';
 import { writeSnapshot } from './snapshot.ts';
-import { Run, RUN_BYTES_MAX, runDigest } from './tail-cache.ts';
+import { type Run, RUN_BYTES_MAX, runDigest } from './tail-cache.ts';
 
 const INT32_MAX = 2_147_483_647;
 /** A partition below this has no index files before it rolls or the broker stops: they would hardly be shorter than a walk. */
@@ -322,8 +322,8 @@ export class PartitionLog implements Member, WriteTarget {
       run.position + run.sizeBytes === position &&
       run.sizeBytes + sizeBytes <= RUN_BYTES_MAX;
     if (run === undefined || !isMerged) {
-      run = new Run(this, slab, position, baseOffset, group.number, startsSegment);
-      this.#runs.add(run);
+      run = this.#runs.add(this, slab);
+      run.begin(position, baseOffset, group.number, startsSegment);
       group.runs.push(run);
     }
     run.sizeBytes += sizeBytes;

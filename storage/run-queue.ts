@@ -9,7 +9,7 @@
 import assert from 'node:assert';
 import { batchBaseOffset, batchLastOffset, batchSizeBytes } from '../protocol/record-batch.ts';
 import type { LogSlice } from './log.ts';
-import type { Run, Slab, TailCache } from './tail-cache.ts';
+import type { Run, RunOwner, Slab, TailCache } from './tail-cache.ts';
 
 const nothing: LogSlice = { chunks: [], sizeBytes: 0, release() {} };
 
@@ -36,7 +36,7 @@ export class RunQueue {
     return this.#oldest < this.#runs.length ? this.#runs[this.#oldest].baseOffset : Number.POSITIVE_INFINITY;
   }
   get newest(): Run | undefined {
-    return this.#runs.at(-1);
+    return this.#oldest < this.#runs.length ? this.#runs.at(-1) : undefined;
   }
   /** Whether there are durable runs that are not in a segment. */
   get hasDurableUnwritten(): boolean {
@@ -51,9 +51,10 @@ export class RunQueue {
     return this.#unwritten < this.#runs.length ? this.#runs[this.#unwritten].baseOffset : Number.POSITIVE_INFINITY;
   }
 
-  add(run: Run): void {
+  add(owner: RunOwner, slab: Slab): Run {
+    const run = this.#cache.addRun(owner, slab);
     this.#runs.push(run);
-    this.#cache.addRun(run);
+    return run;
   }
 
   /** Its slab is evicted. */

@@ -31,32 +31,30 @@ export class Slab {
   }
 }
 
+/** Used again when its slab is evicted: nobody keeps one beyond that. */
 export class Run {
-  readonly owner: RunOwner;
-  readonly slab: Slab;
-  readonly position: number;
-  sizeBytes: number;
-  readonly baseOffset: number;
-  nextOffset: number;
-  maxTimestamp: number;
-  batchCount: number;
+  owner: RunOwner;
+  slab: Slab;
+  position = 0;
+  sizeBytes = 0;
+  baseOffset = 0;
+  nextOffset = 0;
+  maxTimestamp = -1;
+  batchCount = 0;
   /** Fingerprint of the CRCs of its batches, see `runDigest`. */
-  digest: number;
+  digest = 0;
   /** Position (group number) under which it becomes durable. */
-  readonly group: number;
+  group = 0;
   /** The first of a new segment. */
-  readonly startsSegment: boolean;
+  startsSegment = false;
 
-  constructor(
-    owner: RunOwner,
-    slab: Slab,
-    position: number,
-    baseOffset: number,
-    group: number,
-    startsSegment: boolean,
-  ) {
+  constructor(owner: RunOwner, slab: Slab) {
     this.owner = owner;
     this.slab = slab;
+  }
+
+  /** Empty, at the end of what is used of the slab. */
+  begin(position: number, baseOffset: number, group: number, startsSegment: boolean): void {
     this.position = position;
     this.sizeBytes = 0;
     this.baseOffset = baseOffset;
@@ -79,6 +77,8 @@ export const RUN_BYTES_MAX = 64 * 1024;
 /** What a run costs beside its bytes, for the budget. */
 const RUN_OVERHEAD_BYTES = 128;
 const SLAB_BYTES = 1024 * 1024;
+/** Free runs kept for reuse: those of some slabs of small batches. */
+const FREE_RUNS_MAX = 8192;
 /** Free slabs kept for reuse beyond the budget. */
 const POOL_BYTES_MAX = 4 * SLAB_BYTES;
 
@@ -97,6 +97,8 @@ export class TailCache {
   #slabs: Slab[] = [];
   #slabsBytes = 0;
   #runCount = 0;
+  /** They live long enough to be moved twice by the collector, and to make it late for them: so they are used again. */
+  readonly #freeRuns: Run[] = [];
   #pool: Slab[] = [];
   #poolBytes = 0;
   /** Of evicted slabs whose readers have not let go. */
@@ -131,10 +133,15 @@ export class TailCache {
     return slab;
   }
 
-  addRun(run: Run): void {
-    run.slab.runs.push(run);
-    run.slab.unwrittenRuns++;
+  /** A new run in the slab. */
+  addRun(owner: RunOwner, slab: Slab): Run {
+    const run = this.#freeRuns.pop() ?? new Run(owner, slab);
+    run.owner = owner;
+    run.slab = slab;
+    slab.runs.push(run);
+    slab.unwrittenRuns++;
     this.#runCount++;
+    return run;
   }
 
   /** The bytes of the run are in a segment. */
@@ -163,7 +170,10 @@ export class TailCache {
         this.#onPressure(slab);
         break;
       }
-      for (const run of slab.runs) run.owner.forgetOldestRun(run);
+      for (const run of slab.runs) {
+        run.owner.forgetOldestRun(run);
+        if (this.#freeRuns.length < FREE_RUNS_MAX) this.#freeRuns.push(run);
+      }
       this.#runCount -= slab.runs.length;
       this.#slabsBytes -= slab.buffer.length;
       slab.runs.length = 0;
