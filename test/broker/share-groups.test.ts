@@ -62,7 +62,10 @@ class Bench {
   /** Member → partitions of `t`. */
   assigned(): Record<string, number[]> {
     const id = this.topics.get('t')?.id ?? '';
-    const list = this.group.members.map((member) => [member.id, [...(member.progress.assigned.get(id) ?? [])].sort()]);
+    const list = this.group.members.map((member) => [
+      member.id,
+      [...(member.progress.assigned.get(id) ?? [])].sort((a, b) => a - b),
+    ]);
     return Object.fromEntries(list);
   }
 }
