@@ -35,6 +35,8 @@ const RECORD_OVERHEAD_BYTES = 512;
 const STEP_MS = 100;
 /** How long a job waits for room on the disk before it looks again. */
 const FULL_WAIT_MS = 1000;
+/** The same for a queue that does not know yet what its log has. */
+const LEARN_WAIT_MS = 20;
 /** Jobs that have ended and are remembered, for their results. */
 const ENDED_MAX = 100;
 
@@ -302,6 +304,11 @@ export class QueueJobs {
     const { reader, clock } = this.#parts;
     const queue = this.#sourceOf(job);
     const partition = queue.topic.partitions[range.partition];
+    if (job.kind !== 'replay' && (queue.partition(range.partition)?.state.endOffset ?? 0) < range.end) {
+      // After a start a queue learns bit by bit what the log has: what it does not know yet is not nothing.
+      if (partition.isFenced) throw new MillraceError('KAFKA_STORAGE_ERROR', `${partition.topic} cannot be read`);
+      return this.#pause(job, LEARN_WAIT_MS);
+    }
     const offsets = this.#candidates(job, queue, range);
     if (offsets.length === 0) {
       range.next = range.end;

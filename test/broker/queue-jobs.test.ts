@@ -258,6 +258,28 @@ for (const seed of [1, 2, 3]) {
     checkRestarts(t, seed, { unsynced: 'torn' }));
 }
 
+test('a job waits for what its queue has yet to learn of its log', async (t) => {
+  const world = await QueueWorld.open();
+  const from = world.queue('from');
+  world.queue('to');
+  await world.publish('from', many(10));
+  await world.run(1);
+  const state = from.partition(0)?.state;
+  if (state === undefined) throw new Error('the queue has no state');
+  // As after a start, while the log is being read.
+  Object.defineProperties(state, {
+    endOffset: { get: () => 0, configurable: true },
+    waiting: { value: () => [], configurable: true },
+  });
+  const job = world.jobs.start({ kind: 'move', source: 'from', target: 'to' });
+  await world.run(1000);
+  t.like(job, { status: 'running', scanned: 0 });
+  Reflect.deleteProperty(state, 'endOffset');
+  Reflect.deleteProperty(state, 'waiting');
+  t.like(await ended(world, job.id), { status: 'done', movedCount: 10 });
+  await world.close();
+});
+
 test('a move and a length limit that strikes meanwhile each take their own messages', async (t) => {
   const world = await QueueWorld.open();
   world.queue('dead');
