@@ -49,6 +49,9 @@ const PEEK_SCAN_MAX = 100_000;
 const PEEK_BYTES_MAX = 4 * 1024 * 1024;
 /** Messages read at a time. */
 const SCAN_MESSAGES = 1000;
+/** How long a command waits for a queue that reads its log after a start, and how often it looks. */
+const LEARN_MS_MAX = 10_000;
+const LEARN_LOOK_MS = 10;
 /** Of a command as text: a filter and settings at their longest are far below. */
 const COMMAND_BYTES_MAX = 1024 * 1024;
 
@@ -136,6 +139,7 @@ export class QueueCommands {
 
   async #list(allows: Allows): Promise<Answer> {
     await this.#durable();
+    for (const queue of this.#parts.queues.all()) if (!queue.isDeleted) await this.#learned(queue).catch(isGone);
     const visible = this.#parts.queues.all().filter(({ name }) => allows('DESCRIBE', 'GROUP', name));
     const queues: Answer[] = [];
     for (const queue of visible) queues.push(await this.#summary(queue));
@@ -195,6 +199,7 @@ export class QueueCommands {
     const queue = this.#queue(args, allows, 'DESCRIBE');
     // What is shown has happened.
     await this.#durable();
+    await this.#learned(queue);
     const { topic, settings, origins } = queue;
     const partitions = queue.partitions().map(({ index, log, state }) => ({
       partition: index,
@@ -255,6 +260,7 @@ export class QueueCommands {
     const index = wholeNumber(args, 'partition', 0, Number.MAX_SAFE_INTEGER);
     const fromOffset = wholeNumber(args, 'offset', 0, Number.MAX_SAFE_INTEGER) ?? 0;
     const filter = messageFilter(texts(args, 'filter') ?? []);
+    await this.#learned(queue);
     const messages: Answer[] = [];
     const budget = { scans: PEEK_SCAN_MAX, bytes: PEEK_BYTES_MAX };
     for (const partition of queue.partitions()) {
@@ -282,6 +288,7 @@ export class QueueCommands {
   async #purge(args: Arguments, allows: Allows): Promise<Answer> {
     const queue = this.#queue(args, allows, 'READ');
     const untilOffset = wholeNumber(args, 'untilOffset', 0, Number.MAX_SAFE_INTEGER);
+    await this.#learned(queue);
     const isInFlightToo = flag(args, 'inFlight');
     const purged = queue.purge({ isInFlightToo, ...(untilOffset === undefined ? {} : { untilOffset }) });
     await this.#durable();
@@ -291,6 +298,7 @@ export class QueueCommands {
   async #delete(args: Arguments, allows: Allows): Promise<Answer> {
     const queue = this.#queue(args, allows, 'DELETE');
     if (queue.kind === 'owned') check(allows, 'DELETE', 'TOPIC', queue.topic.name);
+    if (flag(args, 'ifEmpty')) await this.#learned(queue);
     const { ready, inFlight, delayed, blocked } = queue.counts();
     const depth = ready + inFlight + delayed + blocked;
     if (flag(args, 'ifEmpty') && depth > 0) {
@@ -321,6 +329,7 @@ export class QueueCommands {
   async #replay(args: Arguments, allows: Allows): Promise<Answer> {
     const queue = this.#queue(args, allows, 'READ');
     check(allows, 'READ', 'TOPIC', queue.topic.name);
+    await this.#learned(queue);
     const ranges = await this.#ranges(queue, args);
     if (flag(args, 'append')) {
       check(allows, 'WRITE', 'TOPIC', queue.topic.name);
@@ -413,9 +422,25 @@ export class QueueCommands {
     throw new MillraceError('QUEUE_NOT_FOUND', `there is no queue '${name}'${hint}`);
   }
 
+  /** After a start a queue learns bit by bit what its log has: what is asked of it waits for that, but not for ever. */
+  async #learned(queue: Queue): Promise<void> {
+    const { clock } = this.#parts;
+    const untilMs = clock.monotonic() + LEARN_MS_MAX;
+    const isLearning = (): boolean => queue.partitions().some(({ isReady, log }) => !isReady && !log.isFenced);
+    while (isLearning() && clock.monotonic() < untilMs) {
+      await new Promise<void>((resolve) => clock.after(LEARN_LOOK_MS, resolve));
+    }
+    if (queue.isDeleted) throw new MillraceError('QUEUE_NOT_FOUND', `the queue '${queue.name}' was deleted`);
+  }
+
   #durable(): Promise<void> {
     return new Promise((resolve) => this.#parts.queues.whenDurable(resolve));
   }
+}
+
+/** A queue that was deleted while the others were waited for is not in the list. */
+function isGone(error: unknown): void {
+  if (!(error instanceof MillraceError)) throw error;
 }
 
 const jobArguments = ['filter', 'rate', 'limit', 'dryRun'];
