@@ -67,15 +67,17 @@ export class Queue {
     this.topic = init.topic;
     this.#values = init.values;
     this.#usedMs = host.clock.now();
-    const queue = this;
+    const nextDeadlineMs = (): number => {
+      const { 'expires.ms': expiresMs } = this.settings;
+      return this.#isDeleted || expiresMs < 0 ? Number.POSITIVE_INFINITY : this.#usedMs + expiresMs;
+    };
     this.#expiry = {
       get nextDeadlineMs() {
-        const { 'expires.ms': expiresMs } = queue.settings;
-        return queue.#isDeleted || expiresMs < 0 ? Number.POSITIVE_INFINITY : queue.#usedMs + expiresMs;
+        return nextDeadlineMs();
       },
-      due(nowMs) {
-        if (queue.joined.size > 0) queue.#usedMs = nowMs;
-        else if (this.nextDeadlineMs <= nowMs) host.expired(queue);
+      due: (nowMs) => {
+        if (this.joined.size > 0) this.#usedMs = nowMs;
+        else if (nextDeadlineMs() <= nowMs) host.expired(this);
         return false;
       },
     };

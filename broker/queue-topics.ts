@@ -157,10 +157,10 @@ export class QueueTopics {
   #newLane(log: Partition, firstOffset: number): QueueLane {
     const { queues } = this.of(log.topicId);
     const { options, report, clock } = this.#parts;
-    const topics = this;
+    const isIndexed = (): boolean => this.find(log.topicId)?.intake !== undefined;
     const lane = new QueueLane(log, firstOffset, {
       get isIndexed() {
-        return topics.find(log.topicId)?.intake !== undefined;
+        return isIndexed();
       },
       get needsTimes() {
         for (const { settings } of queues) {
