@@ -30,6 +30,7 @@ if (jars) {
 
 // One after the other: locks of a second or two run out on a machine that is busy with all of them.
 const define = jars ? test.serial : (): void => {};
+const defineSlow = isFull ? define : (): void => {};
 const run = process.pid.toString(36);
 const scenario = (name: string, number?: number): Promise<string> =>
   members.run(name, `${name}-${number ?? 0}-${run}`, `${name}-group-${number ?? 0}-${run}`, number);
@@ -37,17 +38,20 @@ const tool = (name: string, words: string, input = ''): Promise<ToolResult> =>
   tools.run(name, ['--bootstrap-server', target.bootstrap, ...words.split(' ')], input);
 const GROUPS = 'consumer.group.ShareGroupCommand';
 
-define('what was polled is acknowledged by the next poll, and what was not comes again after a close', async (t) => {
-  // The first member closes right after its first poll: what it polled was never acknowledged.
-  t.regex(await scenario('implicit'), /^20 then (20|0)$/);
-  t.is(await scenario('close'), '10 2222222222');
-});
+defineSlow(
+  'what was polled is acknowledged by the next poll, and what was not comes again after a close',
+  async (t) => {
+    // The first member closes right after its first poll: what it polled was never acknowledged.
+    t.regex(await scenario('implicit'), /^20 then (20|0)$/);
+    t.is(await scenario('close'), '10 2222222222');
+  },
+);
 
 define('accepted and rejected records do not come again, released ones do', async (t) => {
   t.is(await scenario('explicit'), '{0=1, 1=12, 2=1, 3=1, 4=12, 5=1, 6=1, 7=12, 8=1} ok ok 0');
 });
 
-define('a renewed lock holds as long as it is renewed', async (t) => {
+defineSlow('a renewed lock holds as long as it is renewed', async (t) => {
   t.is(await scenario('renew'), 'held 5 count 1 stolen 0 lock 2000 okokokokok');
 });
 
@@ -108,7 +112,7 @@ define('kafka-share-groups and the console consumer', async (t) => {
   t.notRegex((await tool(GROUPS, '--list')).out, new RegExp(group));
 });
 
-define('kafka-share-consumer-perf and the verifiable share consumer', async (t) => {
+defineSlow('kafka-share-consumer-perf and the verifiable share consumer', async (t) => {
   const topic = `perf-${run}`;
   await tool('TopicCommand', `--create --topic ${topic} --partitions 3`);
   await tool('VerifiableProducer', `--topic ${topic} --max-messages 3000`);
