@@ -218,6 +218,8 @@ class Workload {
       promises.safeStart = log.startOffset;
       promises.startMax = log.startOffset;
       this.#logs.push(log);
+      // At once: before the first checkpoint lets go of the journal that this start has read.
+      if (this.#options.isUniform !== true && this.#random.chance(0.7)) this.#append(log);
     }
     await engine.discardUnopened();
     while (this.#logs.length < (this.#options.isUniform === true ? 1 : 3)) this.#create(`topic${this.#logs.length}`);

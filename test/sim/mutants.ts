@@ -179,6 +179,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'journal-reused-early',
     breaks: 'the journal that a start has read stays until a checkpoint covers it',
+    seeds: '5..12',
     changes: [
       {
         file: 'storage/journal.js',
