@@ -160,7 +160,7 @@ export class Segment implements IndexHolder {
 
   /** Gives its files their names; the caller syncs the folder. */
   async finishSwap(): Promise<void> {
-    // Held open: nobody looks for it by name meanwhile. Indexes that are read now are found under either name, or made.
+    // Held open: nobody looks for it by name meanwhile. Indexes that are read now and have their new names already are made.
     await this.file.use('read');
     try {
       for (const ending of SWAPPED_ENDINGS) {
@@ -263,9 +263,9 @@ export class Segment implements IndexHolder {
   }
 
   async #load(): Promise<Indexes> {
-    const { disk } = this.#files;
-    const offsetBytes = Buffer.from((this.hasIndexFiles && (await disk.readFile(`${this.path}.index`))) || []);
-    const timeBytes = Buffer.from((this.hasIndexFiles && (await disk.readFile(`${this.path}.timeindex`))) || []);
+    // Under its own names: the plain ones are those of the old segment while it is about to take its place.
+    const offsetBytes = await this.#readIndexFile('.index');
+    const timeBytes = await this.#readIndexFile('.timeindex');
     let offsets = new OffsetIndex(this.baseOffset, offsetBytes);
     let times = new TimeIndex(this.baseOffset, timeBytes);
     if (!offsets.isPlausible(this.writtenBytes, this.writtenOffset) || !times.isPlausible(this.writtenOffset)) {
@@ -281,6 +281,11 @@ export class Segment implements IndexHolder {
     this.#indexes = indexes;
     if (this.isSealed) this.#files.indexUsed(this);
     return indexes;
+  }
+
+  async #readIndexFile(ending: string): Promise<Buffer> {
+    if (!this.hasIndexFiles) return Buffer.alloc(0);
+    return Buffer.from((await this.#files.disk.readFile(this.path + ending + this.#suffix)) ?? []);
   }
 
   /**

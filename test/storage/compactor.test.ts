@@ -251,6 +251,38 @@ test('readers of the old segment finish on it', async (t) => {
   await assertSound(t, at);
 });
 
+test('a new segment goes by its own indexes while those of the old one are still there', async (t) => {
+  const at = world();
+  const engine = await at.clock.settle(openLogEngine({ ...at, settings: { tailCacheBytes: 64 * 1024 } }));
+  // Few entries: those of the old segment are within the new one, too.
+  const log = openLog(engine, 1, { ...config, segmentBytes: 10_000, indexIntervalBytes: 1000 });
+  await fill(at, engine, log, cycle(60, 60));
+  const other = openLog(engine, 2);
+  for (let count = 0; count < 40; count++) {
+    other.append(batchOf([{ key: 'x', value: '.'.repeat(8000) }]), waited);
+    await at.clock.settle(whenDurable(engine));
+  }
+  await at.clock.advance(100);
+  const slice = await at.clock.settle(Promise.resolve(log.read(0, 10_000, { wholeFirst: true })));
+  const keep = Array.from({ length: 20 }, (_, offset) => offset).filter((offset) => offset !== 1);
+  await at.clock.settle(engine.rewrite(log, { from: 0, to: 20, keep: Float64Array.from(keep) }));
+  await at.clock.advance(1000);
+  const swapped = (await at.disk.list('data/topic-1-0')).filter((name) => name.endsWith('.swap'));
+  t.is(swapped.length, 3);
+  t.true(((await at.disk.readFile(`data/topic-1-0/${'0'.repeat(20)}.index`))?.length ?? 0) > 0);
+  for (let offset = 0; offset < 20; offset++) {
+    const [first] = await at.clock.settle(recordsFrom(log, offset));
+    t.is(first.offset, offset === 1 ? 2 : offset);
+  }
+  t.false(log.isFenced);
+  slice.release();
+  await at.clock.advance(1000);
+  t.is((await at.clock.settle(recordsFrom(log, 7)))[0].offset, 7);
+  await at.clock.settle(engine.close());
+  await assertSound(t, at);
+  t.deepEqual(at.warnings, []);
+});
+
 test('a partition that is deleted meanwhile goes', async (t) => {
   const at = world();
   const engine = await at.clock.settle(openLogEngine(at));
