@@ -479,7 +479,7 @@ function jobRequest(args: Arguments): Pick<JobRequest, 'filter' | 'ratePerSecond
 
 /** A job with what is still to be looked at; without what only its next step needs. */
 function shownJob(job: Job): Answer {
-  const { ranges, sourceTopicId, ...shown } = job;
+  const { ranges, sourceTopicId: _, ...shown } = job;
   let remaining = 0;
   for (const { next, end } of ranges) remaining += Math.max(0, end - next);
   return { ...shown, remaining };
