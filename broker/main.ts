@@ -11,6 +11,7 @@ import type { Disk } from '../storage/disk.ts';
 import { type Jobs, WorkerJobs } from '../storage/jobs.ts';
 import { loadNative } from '../storage/native.ts';
 import { NodeDisk } from '../storage/node-disk.ts';
+import { AmqpDoor } from '../adapters/amqp/door.ts';
 import { openAccess } from './access.ts';
 import { listenHttp } from './admin.ts';
 import { advertiser } from './advertised.ts';
@@ -43,7 +44,7 @@ export interface BrokerConfig {
   /** Folder of the log; made if missing. */
   dataDir: string;
   /** Addresses to listen on; port 0 lets the system choose. A door that is undefined stays shut. */
-  doors: { kafka?: Address | undefined; http?: Address | undefined };
+  doors: { kafka?: Address | undefined; amqp?: Address | undefined; http?: Address | undefined };
   /** Over the defaults of `config.ts`. */
   options?: Readonly<Record<string, string | number | boolean>>;
   /** Allows addresses that other machines can reach although there is no authentication yet. Default false. */
@@ -70,6 +71,7 @@ export interface OpenBroker {
   /** What a Kafka door does with a connection. */
   readonly acceptKafka: Accept;
   readonly kafkaConnections: ReadonlySet<KafkaConnection>;
+  readonly amqp: AmqpDoor;
   /** Stops reading requests and waits, at most `shutdown.drain.ms`, until what was asked is answered and sent. */
   drain(): Promise<void>;
   close(): Promise<void>;
@@ -146,6 +148,8 @@ export async function openBroker({
   const entryBytes = options['journal.entry.bytes'];
   const queueCommands = new QueueCommands({ engine, clock, topics, queues, reader: queueReader, entryBytes, report });
   await queueCommands.load();
+  const amqp = new AmqpDoor({ engine, clock, random, options, topics, queues, reader: queueReader, report });
+  await amqp.load();
   await engine.discardUnopened();
   const broker: Broker = {
     clock,
@@ -212,11 +216,17 @@ export async function openBroker({
       connection.onClose(() => connections.delete(connection));
       return connection;
     },
-    drain: () => drain(broker, connections),
+    amqp,
+    drain() {
+      amqp.drain();
+      return drain(broker, connections, amqp);
+    },
     async close() {
       retention.cancel();
       compaction.cancel();
       stalled.cancel();
+      // What their clients hold goes back before the queues close.
+      amqp.close();
       groups.close();
       queueCommands.close();
       queues.close();
@@ -226,12 +236,12 @@ export async function openBroker({
   };
 }
 
-function drain({ clock, options }: Broker, connections: ReadonlySet<KafkaConnection>): Promise<void> {
+function drain({ clock, options }: Broker, connections: ReadonlySet<KafkaConnection>, amqp: AmqpDoor): Promise<void> {
   const deadline = clock.monotonic() + options['shutdown.drain.ms'];
   for (const connection of connections) connection.drain();
   return new Promise((resolve) => {
     const look = (): void => {
-      const isIdle = [...connections].every((connection) => connection.isIdle);
+      const isIdle = [...connections, ...amqp.connections].every((connection) => connection.isIdle);
       if (isIdle || clock.monotonic() >= deadline) resolve();
       else clock.after(DRAIN_LOOK_MS, look);
     };
@@ -306,6 +316,19 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
           () => log(`::1:${first.port} cannot be listened on; clients reach the Kafka door at 127.0.0.1:${first.port}`),
         );
       }
+    }
+    if (config.doors.amqp) {
+      const { host, port } = config.doors.amqp;
+      const listener = await listen({
+        host,
+        port,
+        hasRoom: () => opened.amqp.connections.size < options['connections.max'],
+        // Heartbeats find who is gone; who has switched them off may be silent for as long as it likes.
+        idleMs: Number.MAX_SAFE_INTEGER,
+        accept: opened.amqp.accept,
+      });
+      listeners.push(listener);
+      doors.push({ name: 'amqp', host, port: listener.port });
     }
     if (config.doors.http) {
       const { host, port } = config.doors.http;

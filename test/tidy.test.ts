@@ -38,6 +38,8 @@ const IMPORTS: readonly (readonly [string, readonly string[]])[] = [
     'adapters/cluster/',
     [...adapterImports(), 'broker/queues', 'broker/queue-state', 'broker/state-log', 'clients/kafka/'],
   ],
+  // Doors to queues stand on the queue seam, and keep state of their own on a state log.
+  ['adapters/amqp/', [...adapterImports(), 'broker/queue', 'broker/state-log', 'broker/topics', 'broker/topic-names']],
   ['adapters/', adapterImports()],
   ['clients/kafka/', ['protocol/', 'storage/clock']],
   ['clients/sdk/', ['protocol/', 'clients/kafka/', 'storage/clock']],

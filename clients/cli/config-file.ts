@@ -14,8 +14,12 @@ export interface FileConfig {
   readonly options: Readonly<Record<string, string | number | boolean>>;
 }
 
-/** Default addresses of the doors that exist. */
-export const doorDefaults: Readonly<Record<string, string>> = { kafka: '127.0.0.1:9092', http: '127.0.0.1:8080' };
+/** Default addresses of the doors that exist. AMQP is off until all of it is built (docs/amqp.md). */
+export const doorDefaults: Readonly<Record<string, string>> = {
+  kafka: '127.0.0.1:9092',
+  amqp: 'off',
+  http: '127.0.0.1:8080',
+};
 
 export const DATA_DIR_DEFAULT = './millrace-data';
 

@@ -11,7 +11,7 @@ import { DATA_DIR_DEFAULT, type FileConfig, doorDefaults, exampleConfig, readCon
 import type { Io } from './io.ts';
 
 /** Doors that are planned: their flags are known, so that a script with `--amqp off` works before and after. */
-const LATER_DOORS = ['amqp', 'sqs'];
+const LATER_DOORS = ['sqs'];
 /** Signals that come within this time are one: npm and the terminal both deliver a Ctrl-C. */
 const SAME_SIGNAL_MS = 250;
 const SIGNAL_NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
@@ -28,10 +28,15 @@ const DISK_ERRORS = new Set([
   'ENAMETOOLONG',
 ]);
 
+const DOOR_NOTES: Readonly<Record<string, string>> = { amqp: '; a first part of AMQP 0-9-1, see docs/amqp.md' };
+
 const doorFlags = Object.fromEntries([
   ...Object.entries(doorDefaults).map(([door, address]): [string, Flag] => [
     door,
-    { value: 'HOST:PORT', help: `where the ${door} door listens, or 'off' (default ${address}; port 0: any)` },
+    {
+      value: 'HOST:PORT',
+      help: `where the ${door} door listens, or 'off' (default ${address}; port 0: any)${DOOR_NOTES[door] ?? ''}`,
+    },
   ]),
   ...LATER_DOORS.map((door): [string, Flag] => [door, { value: 'off', help: 'not there yet' }]),
 ]);
@@ -95,8 +100,8 @@ function brokerConfig(args: Args, file: FileConfig | undefined, log: (line: stri
     options[name] = value;
   }
   const address = (door: string) => parseDoor(door, args.text(door) ?? file?.doors[door] ?? doorDefaults[door]);
-  const doors = { kafka: address('kafka'), http: address('http') };
-  if (!doors.kafka && !doors.http) throw new UsageError('all doors are off; open at least one');
+  const doors = { kafka: address('kafka'), amqp: address('amqp'), http: address('http') };
+  if (!doors.kafka && !doors.amqp && !doors.http) throw new UsageError('all doors are off; open at least one');
   return {
     dataDir: resolve(args.text('data-dir') ?? file?.dataDir ?? DATA_DIR_DEFAULT),
     doors,

@@ -108,7 +108,11 @@ export class FrameReader {
     return true;
   }
 
-  /** Moves what is left into our own memory. */
+  /** Moves what is left into our own memory, also whole frames: for who stops before `next` answers false. */
+  keep(): void {
+    this.#keep();
+  }
+
   #keep(): false {
     const left = this.#end - this.#offset;
     if (left === 0) {

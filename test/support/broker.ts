@@ -11,6 +11,8 @@ export interface TestBroker {
   readonly bootstrap: string;
   /** http://HOST:PORT of the HTTP door. */
   readonly http: string;
+  /** amqp://HOST:PORT of the AMQP door. */
+  readonly amqp: string;
   /** What the broker told its operator. */
   readonly lines: string[];
   /** Stops and starts again on the same folder and ports. */
@@ -21,17 +23,22 @@ export interface TestBroker {
 export async function startTestBroker(options: Record<string, string | number | boolean> = {}): Promise<TestBroker> {
   const dataDir = await mkdtemp(join(tmpdir(), 'millrace-test-'));
   const lines: string[] = [];
-  const start = (kafkaPort: number, httpPort: number): Promise<RunningBroker> =>
+  const start = (kafkaPort: number, httpPort: number, amqpPort: number): Promise<RunningBroker> =>
     startBroker({
       dataDir,
-      doors: { kafka: { host: '127.0.0.1', port: kafkaPort }, http: { host: '127.0.0.1', port: httpPort } },
+      doors: {
+        kafka: { host: '127.0.0.1', port: kafkaPort },
+        amqp: { host: '127.0.0.1', port: amqpPort },
+        http: { host: '127.0.0.1', port: httpPort },
+      },
       options: { 'log.disk.reserve.bytes': 0, ...options },
       log: (line) => lines.push(line),
     });
-  let running = await start(0, 0);
+  let running = await start(0, 0, 0);
   const portOf = (name: string): number => running.doors.find((door) => door.name === name)?.port ?? 0;
   const kafkaPort = portOf('kafka');
   const httpPort = portOf('http');
+  const amqpPort = portOf('amqp');
   return {
     get running() {
       return running;
@@ -39,10 +46,11 @@ export async function startTestBroker(options: Record<string, string | number | 
     dataDir,
     bootstrap: `127.0.0.1:${kafkaPort}`,
     http: `http://127.0.0.1:${httpPort}`,
+    amqp: `amqp://guest:guest@127.0.0.1:${amqpPort}`,
     lines,
     async restart() {
       await running.stop();
-      running = await start(kafkaPort, httpPort);
+      running = await start(kafkaPort, httpPort, amqpPort);
     },
     async stop() {
       await running.stop();

@@ -1,0 +1,155 @@
+/**
+ * A message as AMQP has it and as the log keeps it (docs/amqp.md, "One record, three views"). A publish becomes a record
+ * whose headers a Kafka client understands; exchange, routing key and the properties as they came are kept beside them, so
+ * that an AMQP consumer gets the same bytes. A record without those came from elsewhere: its headers become the table.
+ *
+ *   millrace.amqp.exchange, millrace.amqp.routing.key     left out for the default exchange and the queue's own name
+ *   millrace.amqp.properties                              flags and properties as on the wire
+ */
+import { readProperties, writeProperties, type Properties } from '../../protocol/amqp/properties.ts';
+import { type FieldValue, fieldOf, NO_TABLE, type Table } from '../../protocol/amqp/table.ts';
+import { Reader } from '../../protocol/bytes.ts';
+import type { RecordHeader, RecordInit } from '../../protocol/record-batch.ts';
+import { erlangType } from './queue-arguments.ts';
+
+const EXCHANGE = 'millrace.amqp.exchange';
+const ROUTING_KEY = 'millrace.amqp.routing.key';
+const PROPERTIES = 'millrace.amqp.properties';
+const RESERVED = 'millrace.';
+const TTL = 'millrace.ttl.ms';
+const PRIORITY = 'millrace.priority';
+const DELAY = 'millrace.delay.ms';
+const GROUP_HEADER = 'x-group-id';
+const HEADER_NAME_BYTES_MAX = 255;
+const PERSISTENT = 2;
+const NO_BODY = Buffer.alloc(0);
+
+/** What a publish carries, its properties opened once. */
+export interface Message {
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly properties: Properties;
+  /** As they came, without BCC. Valid until the record is built. */
+  readonly propertyBytes: Buffer;
+  readonly body: Buffer;
+  /** Of `x-delayed-message`; 0: none. */
+  readonly delayMs: number;
+}
+
+interface Header {
+  readonly key: string;
+  readonly value: Uint8Array | null;
+}
+
+/** The message as a record of the topic of a queue with this AMQP name. */
+export function recordOf(message: Message, queueName: string, timeMs: number): RecordInit {
+  const { exchange, routingKey, properties, propertyBytes, body, delayMs } = message;
+  const headers: Header[] = [];
+  let key: Uint8Array | null = null;
+  for (const [name, field] of properties.headers ?? NO_TABLE) {
+    if (name === GROUP_HEADER && field.type === 'S') key = field.value;
+    if (name.startsWith(RESERVED) || name === GROUP_HEADER) continue;
+    const value = headerBytes(field);
+    if (value !== undefined) headers.push({ key: name, value });
+  }
+  if (exchange !== '') headers.push({ key: EXCHANGE, value: Buffer.from(exchange) });
+  if (exchange !== '' || routingKey !== queueName) headers.push({ key: ROUTING_KEY, value: Buffer.from(routingKey) });
+  headers.push({ key: PROPERTIES, value: propertyBytes });
+  if (properties.expiration !== undefined) headers.push({ key: TTL, value: Buffer.from(properties.expiration) });
+  if (properties.priority) headers.push({ key: PRIORITY, value: Buffer.from(String(properties.priority)) });
+  if (delayMs > 0) headers.push({ key: DELAY, value: Buffer.from(String(delayMs)) });
+  return { key, value: body, headers, timestamp: timeMs };
+}
+
+/** Text and bytes as they are, numbers and truth values as text; tables, arrays and decimals have no counterpart. */
+function headerBytes(field: FieldValue): Uint8Array | null | undefined {
+  switch (field.type) {
+    case 'S':
+    case 'x':
+      return field.value;
+    case 'V':
+      return null;
+    case 'F':
+    case 'A':
+    case 'D':
+      return undefined;
+    default:
+      return Buffer.from(String(field.value));
+  }
+}
+
+/** What an AMQP consumer is given. */
+export interface Delivery {
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly propertyBytes: Buffer;
+  readonly body: Buffer;
+}
+
+export interface DeliveryOptions {
+  readonly queueName: string;
+  /** Content headers are never cut into frames: a view that is larger loses its headers table. */
+  readonly headerBytesMax: number;
+  /** `x-delivery-count` of quorum queues; 0: none is added. */
+  readonly failedCount: number;
+}
+
+export function deliveryOf(
+  record: { key: Buffer | null; value: Buffer | null; headers: readonly RecordHeader[] },
+  { queueName, headerBytesMax, failedCount }: DeliveryOptions,
+): Delivery {
+  let exchange = '';
+  let routingKey = queueName;
+  let propertyBytes: Buffer | undefined;
+  for (const { key, value } of record.headers) {
+    if (value === null || !key.startsWith(RESERVED)) continue;
+    if (key === EXCHANGE) exchange = value.toString();
+    else if (key === ROUTING_KEY) routingKey = value.toString();
+    else if (key === PROPERTIES) propertyBytes = value;
+  }
+  propertyBytes ??= writeProperties({ headers: tableOf(record), deliveryMode: PERSISTENT });
+  if (failedCount > 0) propertyBytes = withHeader(propertyBytes, 'x-delivery-count', { type: 'l', value: failedCount });
+  if (propertyBytes.length > headerBytesMax) {
+    const { headers: _, ...rest } = readProperties(new Reader(propertyBytes));
+    propertyBytes = writeProperties(rest);
+  }
+  return { exchange, routingKey, propertyBytes, body: record.value ?? NO_BODY };
+}
+
+/** Headers of a record that no AMQP client wrote. */
+function tableOf({ key, headers }: { key: Buffer | null; headers: readonly RecordHeader[] }): Table {
+  const table: [string, FieldValue][] = [];
+  for (const { key: name, value } of headers) {
+    if (name.startsWith(RESERVED) || Buffer.byteLength(name) > HEADER_NAME_BYTES_MAX) continue;
+    table.push([name, value === null ? { type: 'V' } : { type: 'S', value }]);
+  }
+  if (key !== null) table.push([GROUP_HEADER, { type: 'S', value: key }]);
+  return table;
+}
+
+function withHeader(propertyBytes: Buffer, name: string, field: FieldValue): Buffer {
+  const properties = readProperties(new Reader(propertyBytes));
+  const others = (properties.headers ?? NO_TABLE).filter(([other]) => other !== name);
+  return writeProperties({ ...properties, headers: [...others, [name, field]] });
+}
+
+/** Properties without the header BCC, which no consumer may see. */
+export function withoutBcc(properties: Properties): Buffer {
+  const headers = (properties.headers ?? NO_TABLE).filter(([name]) => name !== 'BCC');
+  return writeProperties({ ...properties, headers });
+}
+
+/** Routing keys in the headers CC and BCC; undefined if one of them is no list of texts. */
+export function moreKeys(headers: Table): { keys: string[]; hasBcc: boolean } | { invalid: string; type: string } {
+  const keys: string[] = [];
+  for (const name of ['CC', 'BCC']) {
+    const field = fieldOf(headers, name);
+    if (field === undefined) continue;
+    if (field.type !== 'A') return { invalid: name, type: erlangType(field) };
+    for (const each of field.value) {
+      if (each.type !== 'S') return { invalid: name, type: erlangType(each) };
+      keys.push(each.value.toString());
+    }
+  }
+  return { keys, hasBcc: fieldOf(headers, 'BCC') !== undefined };
+}

@@ -1,0 +1,117 @@
+/**
+ * Publishes of one connection on their way into the log: those of one read turn for one queue become one batch. A confirm
+ * leaves when everything its message went into is durable.
+ *
+ * Always true: after `flush` nothing of the read buffer is held; confirms of a channel are in the order of their tags, so
+ * each may say `multiple`.
+ */
+import { MillraceError } from '../../protocol/errors.ts';
+import { BatchBuilder, type RecordInit } from '../../protocol/record-batch.ts';
+import type { AppendOptions, Engine, Partition, Position } from '../../broker/engine.ts';
+import type { QueueRegistry } from '../../broker/queues.ts';
+
+/** A message larger than this is a batch of its own. */
+const BATCH_BYTES_MAX = 64 * 1024;
+const WAITED: AppendOptions = { origin: 'client', urgency: 'waited' };
+const LAZY: AppendOptions = { origin: 'client', urgency: 'lazy' };
+
+/** What a channel in confirm mode is told. */
+export interface ConfirmSink {
+  /** Tags up to `lastTag` that were not told before. `failed`: those of them that are not safe. */
+  confirm(lastTag: number, failed: ReadonlySet<number>): void;
+}
+
+/** The confirms of one channel. Tags count its publishes from 1. */
+export class Confirms {
+  readonly sink: ConfirmSink;
+  lastTag = 0;
+  /** Of what was appended so far. */
+  position: Position = 0;
+  failed = new Set<number>();
+
+  constructor(sink: ConfirmSink) {
+    this.sink = sink;
+  }
+}
+
+interface OpenBatch {
+  readonly builder: BatchBuilder;
+  /** Who waits for it: neighbours of equal index. */
+  confirms: Confirms[];
+  tags: number[];
+  isWaited: boolean;
+}
+
+export interface PublisherParts {
+  readonly engine: Engine;
+  readonly queues: QueueRegistry;
+  /** A message that nobody waits for could not be stored. */
+  refused(error: MillraceError): void;
+}
+
+export class Publisher {
+  readonly #parts: PublisherParts;
+  readonly #open = new Map<Partition, OpenBatch>();
+  /** Channels with publishes since the last flush. */
+  readonly #confirming = new Set<Confirms>();
+  /** Of everything that this connection has published. */
+  position: Position = 0;
+
+  constructor(parts: PublisherParts) {
+    this.#parts = parts;
+  }
+
+  /** `confirms`: its newest tag is that of this message. Copies the record. */
+  add(partition: Partition, record: RecordInit, confirms: Confirms | undefined): void {
+    let open = this.#open.get(partition);
+    if (open === undefined) {
+      open = { builder: new BatchBuilder(BATCH_BYTES_MAX), confirms: [], tags: [], isWaited: false };
+      this.#open.set(partition, open);
+    }
+    if (!open.builder.add(record)) {
+      this.#append(partition, open);
+      open.builder.add(record);
+    }
+    if (confirms === undefined) return;
+    open.isWaited = true;
+    open.confirms.push(confirms);
+    open.tags.push(confirms.lastTag);
+  }
+
+  /** A message of this channel, whether it went anywhere or not. */
+  published(confirms: Confirms): void {
+    this.#confirming.add(confirms);
+  }
+
+  flush(): void {
+    for (const [partition, open] of this.#open) this.#append(partition, open);
+    this.#open.clear();
+    for (const confirms of this.#confirming) {
+      const { sink, lastTag, failed } = confirms;
+      confirms.failed = new Set();
+      this.#parts.engine.whenDurable(confirms.position, () => sink.confirm(lastTag, failed));
+    }
+    this.#confirming.clear();
+  }
+
+  #append(partition: Partition, open: OpenBatch): void {
+    const { confirms, tags, isWaited } = open;
+    open.confirms = [];
+    open.tags = [];
+    open.isWaited = false;
+    const batch = open.builder.build();
+    try {
+      const intake = this.#parts.queues.intake(partition.topicId);
+      const pending = intake?.check(partition, batch, 'door');
+      const appended = partition.append(batch, isWaited ? WAITED : LAZY);
+      if (pending !== undefined) intake?.appended(partition, pending, appended);
+      if (appended.position > this.position) this.position = appended.position;
+      for (const each of confirms) if (appended.position > each.position) each.position = appended.position;
+    } catch (error) {
+      if (!(error instanceof MillraceError)) throw error;
+      for (let index = 0; index < tags.length; index++) confirms[index].failed.add(tags[index]);
+      // A full queue refuses quietly, as RabbitMQ's reject-publish does; a disk that takes nothing must be told.
+      if (tags.length === 0 && error.code !== 'POLICY_VIOLATION') this.#parts.refused(error);
+    }
+  }
+}
