@@ -230,7 +230,8 @@ export class AmqpConnection implements TransportHandler {
     } catch (error) {
       // What follows cannot be told apart any more.
       this.fail(new AmqpError('FRAME_ERROR', error instanceof Error ? error.message : String(error)));
-      this.#transport.end();
+      this.#flush();
+      this.#end();
       return false;
     }
     const { type, channel: number } = this.#frames;

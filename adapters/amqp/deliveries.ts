@@ -77,7 +77,6 @@ export class Deliveries {
   readonly #arrivals: Arrival[] = [];
   #settlements = new Map<string, { owner: OwnerId; queue: Queue; partition: number; list: Settlement[] }>();
   #lastTag = 0;
-  #pending = 0;
   /** Owner of what `basic.get` took. */
   #getOwner: OwnerId | undefined;
   readonly #gotFrom = new Set<Queue>();
@@ -168,7 +167,6 @@ export class Deliveries {
     }
     if (count === 0) return;
     subscription.pending += count;
-    this.#pending += count;
     const arrival: Arrival = { subscription, partition, runs: taken, count, found: undefined, isFailed: false };
     this.#arrivals.push(arrival);
     this.#host.queues.whenDurable(() => this.#read(arrival));
@@ -219,7 +217,6 @@ export class Deliveries {
       done++;
       const { subscription, count, found } = arrival;
       subscription.pending -= count;
-      this.#pending -= count;
       if (subscription.isCancelled || found === undefined) this.#undo(arrival);
       else this.#hand(arrival, found);
       this.#closeIfDone(subscription);

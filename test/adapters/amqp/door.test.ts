@@ -156,7 +156,7 @@ test('what a lost connection held is delivered to the next, redelivered', async 
   const inbox = new Inbox();
   await (await doomed.createChannel()).consume(queue, inbox.take);
   await inbox.first(2);
-  (doomed.connection as unknown as { stream: { destroy(): void } }).stream.destroy();
+  (doomed.connection as unknown as { stream: { destroy(error: Error): void } }).stream.destroy(new Error('cut'));
   await connected(async (channel) => {
     const next = new Inbox();
     await channel.consume(queue, next.take);
