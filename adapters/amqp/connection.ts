@@ -479,8 +479,9 @@ export class AmqpConnection implements TransportHandler {
     for (const channel of this.#channels.values()) channel.end();
     this.#channels.clear();
     const { vhost } = this.parts;
-    for (const queue of this.exclusiveQueues) if (!queue.queue.isDeleted) vhost.deleteQueue(queue);
+    const queues = [...this.exclusiveQueues];
     this.exclusiveQueues.clear();
+    for (const queue of queues) this.guard(() => vhost.deleteQueue(queue));
   }
 
   #closed(): void {

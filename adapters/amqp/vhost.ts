@@ -183,7 +183,7 @@ export class Vhost {
 
   /** Ends the queue for every door, with its bindings. */
   deleteQueue(queue: AmqpQueue): void {
-    this.#parts.queues.delete(queue.queue);
+    if (!queue.queue.isDeleted) this.#parts.queues.delete(queue.queue);
     if (this.#queues.get(queue.name) === queue) this.#forget(queue);
   }
 
