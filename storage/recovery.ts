@@ -293,7 +293,11 @@ async function identifyFolders(
     if (isMissed && isThere(item, undefined)) found.set(key, folder);
     else if (item?.isDeleted === true || (isSynced && (identity !== undefined || (await dataDir.isAnonymous(folder)))))
       gone.push(folder);
-    else warn(`${folder} is set aside as ${await dataDir.setAside(folder)}: the journal does not know it`);
+    else {
+      const aside = await dataDir.setAside(folder);
+      const what = aside === undefined ? 'held nothing and is removed' : `is set aside as ${aside}`;
+      warn(`${folder} ${what}: the journal does not know it`);
+    }
   }
   // Their files are removed when the broker is ready.
   await inParallel(gone, async (folder) => {

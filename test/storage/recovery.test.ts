@@ -123,3 +123,26 @@ test('a partition that was deleted before it was looked at takes its folder with
     ['topic-1-0', 'topic-3-0'],
   );
 });
+
+test('with log.flush=written, a folder that nothing names is set aside, and removed if it holds nothing', async (t) => {
+  const at = world(undefined, { isSynced: false });
+  const engine = await at.clock.settle(openLogEngine(at));
+  await append(engine, at.clock, [1], ['a']);
+  await at.clock.settle(engine.close());
+  const warnings: string[] = [];
+  for (const [name, bytes] of [
+    ['empty-0', ''],
+    ['full-0', 'something'],
+  ]) {
+    await at.sim.makeDirectory(`data/${name}`);
+    const file = await at.sim.open(`data/${name}/00000000000000000000.log`, 'write');
+    if (bytes !== '') await file.write([Buffer.from(bytes)], 0);
+    await file.close();
+  }
+  const again = await at.clock.settle(openLogEngine({ ...at, warnings }));
+  t.is(warnings.length, 2);
+  const told = warnings.toSorted();
+  t.is(told[0], 'empty-0 held nothing and is removed: the journal does not know it');
+  t.regex(told[1], /^full-0 is set aside as full-0\.[0-9a-f]{8}-stray: the journal does not know it$/);
+  await at.clock.settle(again.close());
+});
