@@ -67,8 +67,8 @@ export const brokerMutants: readonly Mutant[] = [
     isBroker: true,
     changes: [
       {
-        file: 'storage/partition-log.js',
-        from: "if (verdict === 'append') return undefined;",
+        file: 'storage/producer-state.js',
+        from: "return verdict === 'append' ? undefined : verdict.duplicateOf;",
         to: 'return undefined;',
       },
     ],
