@@ -41,7 +41,8 @@ const X_MATCHES = new Set(['all', 'any', 'all-with-x', 'any-with-x']);
 /** Class, weight, size and flags of a content header, beside the properties. */
 const CONTENT_HEADER_BYTES = 12;
 /** Looks at a queue whose log is being read, until it is known what is there. */
-const LOOKS_MAX = 1000;
+const LOOKS_MAX = 10_000;
+const LOOK_MS = 1;
 const EXPIRATION_MS_MAX = 10_000_000_000_000;
 
 /** A publish on its way. */
@@ -245,7 +246,7 @@ export class Channel {
           done(() => {
             if (!this.#isEnded) this.#connection.guard(then, this);
           });
-        } else parts.clock.endOfTurn(look);
+        } else parts.clock.after(LOOK_MS, look);
       };
       parts.engine.whenDurable(publisher.position, look);
     });

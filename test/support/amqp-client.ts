@@ -44,6 +44,9 @@ export class AmqpPeer implements Transport {
   isPaused = false;
   isEnded = false;
   isDestroyed = false;
+  /** False: what is sent to it is taken by nobody until `read`. */
+  isReading = true;
+  readonly #unread: (() => void)[] = [];
   /** Everything that was sent to it. */
   received = Buffer.alloc(0);
   readonly #handler: TransportHandler;
@@ -66,7 +69,13 @@ export class AmqpPeer implements Transport {
   }
   write(buffers: readonly Uint8Array[], sent: () => void): void {
     this.received = Buffer.concat([this.received, ...buffers]);
-    sent();
+    if (this.isReading) sent();
+    else this.#unread.push(sent);
+  }
+  /** Takes everything, from now on at once. */
+  read(): void {
+    this.isReading = true;
+    for (const sent of this.#unread.splice(0)) sent();
   }
   pause(): void {
     this.isPaused = true;

@@ -1,6 +1,12 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { contentHeaderFrame, HEARTBEAT, methodFrame, PROTOCOL_HEADER } from '../../../protocol/amqp/frame.ts';
+import {
+  bodyFrames,
+  contentHeaderFrame,
+  HEARTBEAT,
+  methodFrame,
+  PROTOCOL_HEADER,
+} from '../../../protocol/amqp/frame.ts';
 import type { MethodInit } from '../../../protocol/amqp/methods.ts';
 import { writeProperties } from '../../../protocol/amqp/properties.ts';
 import { tableBytes, textField } from '../../../protocol/amqp/table.ts';
@@ -233,6 +239,53 @@ test('what does not fit the state has the code of RabbitMQ', async (t) => {
   }
   t.deepEqual(memory.reports, []);
   t.is(memory.door.connections.size, 0);
+});
+
+test('a consumer that does not read is sent a bounded amount, and the rest when it reads', async (t) => {
+  const memory = await openMemoryAmqp();
+  const peer = await opened(memory);
+  peer.send(session[0], on(1, { method: 'queue.declare', queue: 'q', durable: true }));
+  await run(memory);
+  const publish = Buffer.concat([
+    on(1, { method: 'basic.publish', routingKey: 'q' }),
+    contentHeaderFrame(1, 10_000, writeProperties({})),
+    ...bodyFrames(1, Buffer.alloc(10_000), 131_072),
+  ]);
+  for (let count = 0; count < 1000; count++) peer.send(publish);
+  await run(memory, 50);
+  const slow = await opened(memory);
+  slow.isReading = false;
+  slow.send(session[0], on(1, { method: 'basic.consume', queue: 'q', noAck: true, consumerTag: 'c' }));
+  await run(memory, 1000);
+  t.true(slow.received.length < 3_000_000, `${slow.received.length} bytes`);
+  t.true(slow.received.length > 500_000);
+  for (let count = 0; count < 20; count++) {
+    slow.read();
+    await run(memory, 100);
+  }
+  t.is(slow.methods().filter((name) => name === 'basic.deliver').length, 1000);
+});
+
+test('a publisher that does not read its confirms is not read either', async (t) => {
+  const memory = await openMemoryAmqp({ 'connection.unsent.bytes.max': 65_536 });
+  const peer = await opened(memory);
+  peer.send(session[0], session[1]);
+  await run(memory);
+  peer.isReading = false;
+  const returned = Buffer.concat([
+    on(1, { method: 'basic.publish', routingKey: 'nowhere', mandatory: true }),
+    contentHeaderFrame(1, 10_000, writeProperties({})),
+    ...bodyFrames(1, Buffer.alloc(10_000), 131_072),
+  ]);
+  for (let count = 0; count < 100 && !peer.isPaused; count++) {
+    peer.send(returned);
+    await run(memory, 1);
+  }
+  t.true(peer.isPaused);
+  t.true(peer.received.length < 200_000);
+  peer.read();
+  await run(memory);
+  t.false(peer.isPaused);
 });
 
 test('any bytes at any state end the connection or are answered, and others go on', async (t) => {

@@ -279,6 +279,60 @@ test('a full queue that refuses is a nack, and the others are acks', async (t) =
   await connection.close();
 });
 
+test('priorities, lengths, one active consumer, attempts: settings of queues in AMQP words', async (t) => {
+  await connected(async (channel) => {
+    const taken = async (queue: string): Promise<string[]> => {
+      const texts: string[] = [];
+      for (;;) {
+        const message = await channel.get(queue, { noAck: true });
+        if (message === false) return texts;
+        texts.push(message.content.toString());
+      }
+    };
+    const [priorities, short, single, quorum] = ['priorities', 'short', 'single', 'quorum'].map(unique);
+    await channel.assertQueue(priorities, { maxPriority: 5 });
+    for (const priority of [1, 5, 3, 9, 0]) {
+      channel.sendToQueue(priorities, Buffer.from(String(priority)), { priority });
+    }
+    t.deepEqual(await taken(priorities), ['5', '9', '3', '1', '0']);
+    await channel.assertQueue(short, { maxLength: 2 });
+    await published(short, ['1', '2', '3']);
+    t.is((await channel.checkQueue(short)).messageCount, 2);
+    t.deepEqual(await taken(short), ['2', '3']);
+    await channel.assertQueue(single, { arguments: { 'x-single-active-consumer': true } });
+    const [one, two] = [new Inbox(), new Inbox()];
+    const { consumerTag } = await channel.consume(single, one.take, { noAck: true });
+    await channel.consume(single, two.take, { noAck: true });
+    await published(single, ['a', 'b']);
+    await one.first(2);
+    await channel.cancel(consumerTag);
+    await published(single, ['c']);
+    t.deepEqual(await two.first(1), ['c']);
+    await channel.assertQueue(quorum, { arguments: { 'x-queue-type': 'quorum', 'x-delivery-limit': 1 } });
+    await published(quorum, ['x']);
+    for (const headers of [{}, { 'x-delivery-count': 1 }]) {
+      const message = (await channel.get(quorum)) as Message;
+      t.deepEqual(message.properties.headers, headers);
+      channel.nack(message);
+    }
+    t.is(await channel.get(quorum), false);
+  });
+});
+
+test('a purge takes what waits, not what waits for an ack', async (t) => {
+  await connected(async (channel) => {
+    const queue = unique('purge');
+    await channel.assertQueue(queue);
+    await published(queue, ['1', '2', '3']);
+    const held = (await channel.get(queue)) as Message;
+    t.deepEqual(await channel.purgeQueue(queue), { messageCount: 2 });
+    channel.nack(held);
+    t.is(((await channel.get(queue)) as Message).content.toString(), '1');
+    channel.ackAll();
+    t.deepEqual(await channel.deleteQueue(queue, { ifEmpty: true }), { messageCount: 0 });
+  });
+});
+
 test('durable queues, exchanges, bindings and messages outlive a restart; others do not', async (t) => {
   const own = await startTestBroker();
   try {
