@@ -382,6 +382,29 @@ test('durable queues, exchanges, bindings and messages outlive a restart; others
   }
 });
 
+test('a queue with a backlog is counted and given from right after a restart', async (t) => {
+  const own = await startTestBroker();
+  try {
+    let connection = await amqp.connect(own.amqp);
+    connection.on('error', () => {});
+    const channel = await connection.createConfirmChannel();
+    await channel.assertQueue('backlog');
+    for (let count = 0; count < 20_000; count++) channel.sendToQueue('backlog', Buffer.from(String(count)));
+    await channel.waitForConfirms();
+    const closed = new Promise<void>((done) => connection.once('close', () => done()));
+    await own.restart();
+    await closed;
+    connection = await amqp.connect(own.amqp);
+    const after = await connection.createChannel();
+    const first = await after.get('backlog');
+    t.is(first && first.content.toString(), '0');
+    t.is((await after.checkQueue('backlog')).messageCount, 19_999);
+    await connection.close();
+  } finally {
+    await own.stop();
+  }
+});
+
 test('what amqplib publishes kafkajs reads with its headers, and the other way round', async (t) => {
   const kafka = new Kafka({ brokers: [broker.bootstrap], logLevel: logLevel.NOTHING });
   const producer = kafka.producer();
