@@ -286,7 +286,7 @@ export async function tryMutant(mutant: Mutant, parent: string): Promise<Verdict
   const folder = join(parent, mutant.name);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  for (const part of ['protocol', 'storage', 'broker', 'test/sim', 'test/support']) {
+  for (const part of ['protocol', 'storage', 'broker', 'adapters', 'test/sim', 'test/support']) {
     cpSync(join(output, part), join(folder, part), { recursive: true });
   }
   for (const change of mutant.changes) apply(folder, change);
