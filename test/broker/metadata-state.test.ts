@@ -58,7 +58,9 @@ function view(state: MetadataState) {
     ids: byName.map(({ id }) => state.byId(id)?.name),
     collisions: names.map((name) => state.collision(name)),
     options: (['node', 'cluster'] as const).map((scope) => Object.fromEntries(state.dynamicOptions(scope))),
-    groups: [...state.groupConfigs].map(([group, values]) => [group, [...values]]).sort(),
+    groups: [...state.groupConfigs]
+      .map(([group, values]) => [group, [...values]] as const)
+      .sort(([a], [b]) => (a < b ? -1 : 1)),
     counts: [state.topicCount, state.partitionCount],
   };
 }

@@ -334,7 +334,7 @@ test('the end of a batch is told where that costs nothing', async (t) => {
   ]) {
     t.is(reader.batchEnd(log, offset), last);
   }
-  reader.records(log, [{ firstOffset: 12, lastOffset: 12 }]);
+  await reader.records(log, [{ firstOffset: 12, lastOffset: 12 }]);
   t.is(reader.batchEnd(log, 12), 19, 'from the cache, too');
   await clock.settle(engine.close());
 });

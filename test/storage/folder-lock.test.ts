@@ -33,7 +33,8 @@ async function lockingProcess(
   t.teardown(() => child.kill('SIGKILL'));
   const said = await new Promise<string>((resolve) => {
     child.stdout?.once('data', (data) => resolve(String(data).trim()));
-    child.once('exit', () => resolve('nothing'));
+    // Not 'exit': what it has said may still be in the pipe.
+    child.once('close', () => resolve('nothing'));
   });
   return [child, said];
 }
