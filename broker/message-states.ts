@@ -200,11 +200,6 @@ export class MessageStates {
     return bits;
   }
 
-  /** Offset after the last chunk: nothing at or above was ever touched. */
-  get touchedEnd(): number {
-    return (this.#firstChunk + this.#chunks.length) * CHUNK_MESSAGES;
-  }
-
   #chunkIndex(offset: number): number {
     const index = Math.floor(offset / CHUNK_MESSAGES) - this.#firstChunk;
     while (this.#chunks.length <= index) {

@@ -234,10 +234,6 @@ export class QueueRegistry {
     const plain = this.#plain.get(group)?.values() ?? [];
     return declared === undefined ? [...plain] : [declared, ...plain];
   }
-  /** Ids of groups that have a plain queue. */
-  plainGroups(): IterableIterator<string> {
-    return this.#plain.keys();
-  }
 
   // --- declarations ---
 

@@ -42,9 +42,6 @@ export class RunQueue {
   get hasDurableUnwritten(): boolean {
     return this.#unwritten < this.#undurable;
   }
-  get hasUnwritten(): boolean {
-    return this.#unwritten < this.#runs.length;
-  }
 
   /** Infinite if everything is in segments. */
   get firstUnwrittenOffset(): number {

@@ -91,9 +91,6 @@ export class Deliveries {
   get(tag: string): Subscription | undefined {
     return this.#subscriptions.get(tag);
   }
-  get unackedCount(): number {
-    return this.#unacked.size;
-  }
 
   /** MillraceError QUEUE_IN_USE. */
   subscribe(init: SubscriptionInit): Subscription {

@@ -97,10 +97,6 @@ export class Exchanges {
     for (const { bindings } of this.#sources.values()) yield* bindings.values();
   }
 
-  bindingsFrom(source: string): readonly Binding[] {
-    return [...(this.#sources.get(source)?.bindings.values() ?? [])];
-  }
-
   bindingsTo(destinationKind: Binding['destinationKind'], destination: string): readonly Binding[] {
     return [...(this.#destinations.get(destinationKey(destinationKind, destination))?.values() ?? [])];
   }

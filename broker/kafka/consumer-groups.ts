@@ -1,5 +1,5 @@
 /** Kafka's APIs of the consumer group protocol (KIP-848): ConsumerGroupHeartbeat and ConsumerGroupDescribe. */
-import { type ErrorCode, errors, MillraceError } from '../../protocol/errors.ts';
+import { MillraceError } from '../../protocol/errors.ts';
 import type {
   ConsumerGroupDescribeRequest,
   ConsumerGroupDescribeResponseInit,
@@ -10,9 +10,15 @@ import type { Broker } from '../broker.ts';
 import type { Partitions } from '../consumer-assignors.ts';
 import { type ConsumerGroup, LEAVE_EPOCH, LEAVE_STATIC_EPOCH } from '../consumer-group.ts';
 import type { ConsumerMember, MemberProgress } from '../consumer-member.ts';
-import { authorizedOperations } from './authorized-operations.ts';
 import type { Call } from './call.ts';
 import { failureOf } from './failure.ts';
+import {
+  checkHeartbeatAllowed,
+  describedGroup,
+  describeGroups,
+  heartbeatResponse,
+  namedPartitions,
+} from './member-groups.ts';
 
 /** From this version on members make their own ids (KIP-1082) and may subscribe by a regular expression. */
 const OWN_ID_VERSION = 1;
@@ -24,20 +30,12 @@ type HeartbeatCall = Call<ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatR
 
 export function consumerGroupHeartbeat(broker: Broker, call: HeartbeatCall): void {
   try {
-    checkAllowed(call);
+    checkHeartbeatAllowed(call);
     checkRequest(call);
     const response = answerHeartbeat(broker, call);
     broker.groups.whenDurable(() => call.reply(response));
   } catch (error) {
     call.reply({ throttleTimeMs: 0, ...failureOf(error), memberEpoch: 0, heartbeatIntervalMs: 0 });
-  }
-}
-
-function checkAllowed(call: HeartbeatCall): void {
-  const { groupId, subscribedTopicNames } = call.request;
-  if (!call.allows('READ', 'GROUP', groupId)) throw new MillraceError('GROUP_AUTHORIZATION_FAILED');
-  for (const name of new Set(subscribedTopicNames ?? [])) {
-    if (!call.allows('DESCRIBE', 'TOPIC', name)) throw new MillraceError('TOPIC_AUTHORIZATION_FAILED');
   }
 }
 
@@ -91,14 +89,7 @@ function answerHeartbeat(broker: Broker, call: HeartbeatCall): ConsumerGroupHear
         owned: request.topicPartitions === null ? null : partitionsOf(request.topicPartitions),
         canSee: (topic) => call.allows('DESCRIBE', 'TOPIC', topic),
       });
-  return {
-    throttleTimeMs: 0,
-    errorCode: 0,
-    memberId: answer.memberId,
-    memberEpoch: answer.memberEpoch,
-    heartbeatIntervalMs: answer.heartbeatIntervalMs,
-    assignment: answer.assignment && { topicPartitions: topicPartitions(answer.assignment) },
-  };
+  return heartbeatResponse(answer);
 }
 
 function partitionsOf(topics: readonly { topicId: string; partitions: readonly number[] }[]): Partitions {
@@ -109,72 +100,19 @@ function partitionsOf(topics: readonly { topicId: string; partitions: readonly n
   return owned;
 }
 
-function topicPartitions(partitions: Partitions): { topicId: string; partitions: number[] }[] {
-  return [...partitions].map(([topicId, indexes]) => ({ topicId, partitions: sorted(indexes) }));
-}
-
-function sorted(indexes: Iterable<number>): number[] {
-  return [...indexes].sort((a, b) => a - b);
-}
-
 type DescribeCall = Call<ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponseInit>;
-type DescribedGroup = ConsumerGroupDescribeResponseInit['groups'][number];
 
 export function consumerGroupDescribe(broker: Broker, call: DescribeCall): void {
-  const described = new Set<string>();
-  const groups = call.request.groupIds.map((groupId): DescribedGroup => {
-    // Once is enough; a short request must not ask for an answer of any size.
-    if (described.has(groupId)) return undescribed(groupId, 'INVALID_REQUEST');
-    described.add(groupId);
-    if (!call.allows('DESCRIBE', 'GROUP', groupId)) return undescribed(groupId, 'GROUP_AUTHORIZATION_FAILED');
-    if (groupId.trim() === '') return undescribed(groupId, 'INVALID_GROUP_ID');
-    const group = broker.groups.get(groupId);
-    if (group?.type !== 'consumer') {
-      const message = group === undefined ? `Group ${groupId} not found.` : `Group ${groupId} is not a consumer group.`;
-      return undescribed(groupId, 'GROUP_ID_NOT_FOUND', message);
-    }
-    return describe(broker, call, group);
+  const groups = describeGroups(broker, call, 'consumer', (group) => {
+    const members = group.members.map((member) => describeMember(broker, group, member));
+    const topicNames = members.flatMap(({ assignment, targetAssignment, subscribedTopicNames }) => [
+      ...subscribedTopicNames,
+      ...assignment.topicPartitions.map(({ topicName }) => topicName),
+      ...targetAssignment.topicPartitions.map(({ topicName }) => topicName),
+    ]);
+    return describedGroup(call, group, { assignorName: group.assignorName, members, topicNames });
   });
   broker.groups.whenDurable(() => call.reply({ throttleTimeMs: 0, groups }));
-}
-
-function undescribed(groupId: string, error: ErrorCode, errorMessage: string | null = null): DescribedGroup {
-  return {
-    errorCode: errors[error].kafka,
-    errorMessage,
-    groupId,
-    groupState: '',
-    groupEpoch: 0,
-    assignmentEpoch: 0,
-    assignorName: '',
-    members: [],
-  };
-}
-
-function describe(broker: Broker, call: DescribeCall, group: ConsumerGroup): DescribedGroup {
-  const members = group.members.map((member) => describeMember(broker, group, member));
-  const names = new Set<string>();
-  for (const { assignment, targetAssignment, subscribedTopicNames } of members) {
-    for (const name of subscribedTopicNames) names.add(name);
-    for (const { topicName } of assignment.topicPartitions) names.add(topicName);
-    for (const { topicName } of targetAssignment.topicPartitions) names.add(topicName);
-  }
-  for (const name of names) {
-    if (call.allows('DESCRIBE', 'TOPIC', name)) continue;
-    const message = 'The described group uses topics that the client is not authorized to describe.';
-    return undescribed(group.id, 'TOPIC_AUTHORIZATION_FAILED', message);
-  }
-  return {
-    ...undescribed(group.id, 'NONE'),
-    groupState: group.state,
-    groupEpoch: group.epoch,
-    assignmentEpoch: group.targetEpoch,
-    assignorName: group.assignorName,
-    members,
-    ...(call.request.includeAuthorizedOperations
-      ? { authorizedOperations: authorizedOperations(call, 'GROUP', group.id) }
-      : {}),
-  };
 }
 
 function heldBy({ assigned, revoking }: MemberProgress): Map<string, Map<number, number>> {
@@ -185,19 +123,7 @@ function heldBy({ assigned, revoking }: MemberProgress): Map<string, Map<number,
   return held;
 }
 
-function describeMember(
-  broker: Broker,
-  group: ConsumerGroup,
-  { id, profile, progress }: ConsumerMember,
-): DescribedGroup['members'][number] {
-  // Topics that are gone meanwhile have no name any more.
-  const named = (
-    partitions: Iterable<readonly [topicId: string, indexes: { keys(): Iterable<number> }]>,
-  ): { topicId: string; topicName: string; partitions: number[] }[] =>
-    [...partitions].flatMap(([topicId, indexes]) => {
-      const topic = broker.topics.getById(topicId);
-      return topic === undefined ? [] : [{ topicId, topicName: topic.name, partitions: sorted(indexes.keys()) }];
-    });
+function describeMember(broker: Broker, group: ConsumerGroup, { id, profile, progress }: ConsumerMember) {
   return {
     memberId: id,
     instanceId: profile.instanceId,
@@ -208,8 +134,8 @@ function describeMember(
     subscribedTopicNames: profile.topicNames,
     subscribedTopicRegex: profile.topicRegex ?? '',
     // As Kafka: what the member is to give up is its own until it has done so.
-    assignment: { topicPartitions: named(heldBy(progress)) },
-    targetAssignment: { topicPartitions: named(group.target(id)) },
+    assignment: { topicPartitions: namedPartitions(broker, heldBy(progress)) },
+    targetAssignment: { topicPartitions: namedPartitions(broker, group.target(id)) },
     memberType: profile.classic === null ? CONSUMER_MEMBER : CLASSIC_MEMBER,
   };
 }
