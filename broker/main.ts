@@ -119,35 +119,9 @@ export async function openBroker({
     warn: log,
     ...(jobs === undefined ? {} : { jobs }),
   });
-  const topics = new TopicRegistry({ engine, clock, random, options });
-  await topics.load();
-  const groups = new GroupCoordinator({
-    engine,
-    clock,
-    random,
-    options,
-    topics,
-    onShareGroupDeleted: (group) => queues.groupDeleted(group),
-  });
-  await groups.load();
   const report = (message: string, error: unknown): void => log(`${message}: ${inspect(error)}`);
-  const queueReader = new QueueReader({
-    openBytesMax: options['queue.open.batches.bytes'],
-    decompressedBytesMax: options['decompressed.bytes.max'],
-  });
-  const queues = new QueueRegistry({
-    engine,
-    clock,
-    options,
-    topics,
-    reader: queueReader,
-    topicDeleted: (topic) => groups.topicDeleted(topic),
-    report,
-  });
-  await queues.load();
-  const entryBytes = options['journal.entry.bytes'];
-  const queueCommands = new QueueCommands({ engine, clock, topics, queues, reader: queueReader, entryBytes, report });
-  await queueCommands.load();
+  const coordinators = await openCoordinators({ engine, clock, random, options, report });
+  const { topics, groups, queues, queueCommands, queueReader } = coordinators;
   const amqp = new AmqpDoor({ engine, clock, random, options, topics, queues, reader: queueReader, report });
   await amqp.load();
   await engine.discardUnopened();
@@ -158,11 +132,7 @@ export async function openBroker({
     clusterId: engine.dataDir.clusterId,
     dataDir,
     engine,
-    topics,
-    groups,
-    queues,
-    queueCommands,
-    queueReader,
+    ...coordinators,
     producerIds: new ProducerIds(engine.leaderEpoch),
     access: openAccess,
     traffic: noTraffic(),
@@ -234,6 +204,47 @@ export async function openBroker({
       await engine.close();
     },
   };
+}
+
+/** What decides, with its state read from the log: topics first, groups and queues stand on them. */
+export async function openCoordinators({
+  engine,
+  clock,
+  random,
+  options,
+  report,
+}: Pick<Broker, 'engine' | 'clock' | 'random' | 'options'> & {
+  report: (message: string, error: unknown) => void;
+}): Promise<Pick<Broker, 'topics' | 'groups' | 'queues' | 'queueCommands' | 'queueReader'>> {
+  const topics = new TopicRegistry({ engine, clock, random, options });
+  await topics.load();
+  const groups = new GroupCoordinator({
+    engine,
+    clock,
+    random,
+    options,
+    topics,
+    onShareGroupDeleted: (group) => queues.groupDeleted(group),
+  });
+  await groups.load();
+  const queueReader = new QueueReader({
+    openBytesMax: options['queue.open.batches.bytes'],
+    decompressedBytesMax: options['decompressed.bytes.max'],
+  });
+  const queues = new QueueRegistry({
+    engine,
+    clock,
+    options,
+    topics,
+    reader: queueReader,
+    topicDeleted: (topic) => groups.topicDeleted(topic),
+    report,
+  });
+  await queues.load();
+  const entryBytes = options['journal.entry.bytes'];
+  const queueCommands = new QueueCommands({ engine, clock, topics, queues, reader: queueReader, entryBytes, report });
+  await queueCommands.load();
+  return { topics, groups, queues, queueCommands, queueReader };
 }
 
 function drain({ clock, options }: Broker, connections: ReadonlySet<KafkaConnection>, amqp: AmqpDoor): Promise<void> {

@@ -5,8 +5,8 @@
 import { inspect } from 'node:util';
 import { type Options, resolveOptions } from '../../broker/config.ts';
 import { type OpenBroker, openBroker } from '../../broker/main.ts';
-import type { Clock, Timer } from '../../storage/clock.ts';
 import { PartitionLog } from '../../storage/partition-log.ts';
+import { LifeClock } from '../support/life-clock.ts';
 import type { SimClock } from '../support/sim-clock.ts';
 import { SimDisk } from '../support/sim-disk.ts';
 import { type CutOptions, SimImage } from '../support/sim-image.ts';
@@ -17,32 +17,6 @@ const KIB = 1024;
 const DATA_DIR = 'data';
 
 export type Death = { kind: 'kill' } | { kind: 'power cut'; cut: CutOptions };
-
-/** The clock as one life of the process sees it: with the process, its timers end. */
-class LifeClock implements Clock {
-  readonly #clock: Clock;
-  isDead = false;
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-  }
-  now(): number {
-    return this.#clock.now();
-  }
-  monotonic(): number {
-    return this.#clock.monotonic();
-  }
-  after(delayMs: number, callback: () => void): Timer {
-    return this.#clock.after(delayMs, () => {
-      if (!this.isDead) callback();
-    });
-  }
-  endOfTurn(callback: () => void): void {
-    this.#clock.endOfTurn(() => {
-      if (!this.isDead) callback();
-    });
-  }
-}
 
 interface Life {
   readonly clock: LifeClock;

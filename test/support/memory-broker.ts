@@ -2,20 +2,16 @@
 import { type Broker, noTraffic } from '../../broker/broker.ts';
 import { openAccess } from '../../broker/access.ts';
 import { resolveOptions } from '../../broker/config.ts';
-import { GroupCoordinator } from '../../broker/groups.ts';
 import { apiTable } from '../../broker/kafka/api-table.ts';
 import { KafkaConnection, RequestBudget } from '../../broker/kafka/connection.ts';
 import { FetchHandler } from '../../broker/kafka/fetch.ts';
 import { FetchSessions } from '../../broker/kafka/fetch-sessions.ts';
 import { PiecePool } from '../../broker/kafka/piece-pool.ts';
+import { openCoordinators } from '../../broker/main.ts';
 import { Metrics } from '../../broker/metrics.ts';
 import { ProducerIds } from '../../broker/producers.ts';
 import { ShareSessions } from '../../broker/kafka/share-sessions.ts';
-import { QueueCommands } from '../../broker/queue-commands.ts';
-import { QueueReader } from '../../broker/queue-reader.ts';
-import { QueueRegistry } from '../../broker/queues.ts';
 import type { Transport } from '../../broker/server.ts';
-import { TopicRegistry } from '../../broker/topics.ts';
 import { Reader } from '../../protocol/bytes.ts';
 import { apis } from '../../protocol/kafka/apis.ts';
 import { FrameReader, readResponseHeader } from '../../protocol/kafka/frame.ts';
@@ -108,30 +104,9 @@ export async function openMemoryBroker(
   const random = new SimRandom(1);
   const options = resolveOptions(values);
   const engine = new MemoryEngine({ durability, clock });
-  const topics = new TopicRegistry({ engine, clock, random, options });
-  await topics.load();
-  const onShareGroupDeleted = (group: string): void => queues.groupDeleted(group);
-  const groups = new GroupCoordinator({ engine, clock, random, options, topics, onShareGroupDeleted });
-  await groups.load();
   const reports: string[] = [];
   const report = (message: string, error: unknown): void => void reports.push(`${message}: ${String(error)}`);
-  const queueReader = new QueueReader({
-    openBytesMax: options['queue.open.batches.bytes'],
-    decompressedBytesMax: options['decompressed.bytes.max'],
-  });
-  const queues = new QueueRegistry({
-    engine,
-    clock,
-    options,
-    topics,
-    reader: queueReader,
-    topicDeleted: (topic) => groups.topicDeleted(topic),
-    report,
-  });
-  await queues.load();
-  const entryBytes = options['journal.entry.bytes'];
-  const queueCommands = new QueueCommands({ engine, clock, topics, queues, reader: queueReader, entryBytes, report });
-  await queueCommands.load();
+  const coordinators = await openCoordinators({ engine, clock, random, options, report });
   if (durability === 'manual') engine.sync();
   const broker: Broker = {
     clock,
@@ -140,11 +115,7 @@ export async function openMemoryBroker(
     clusterId: 'memory',
     dataDir: '/memory',
     engine,
-    topics,
-    groups,
-    queues,
-    queueCommands,
-    queueReader,
+    ...coordinators,
     producerIds: new ProducerIds(1),
     access: openAccess,
     traffic: noTraffic(),

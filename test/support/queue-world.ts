@@ -13,7 +13,7 @@ import { type QueuedRecord, QueueReader } from '../../broker/queue-reader.ts';
 import { type Queue, QueueRegistry } from '../../broker/queues.ts';
 import { TopicRegistry } from '../../broker/topics.ts';
 import { buildBatch, type RecordInit } from '../../protocol/record-batch.ts';
-import type { Clock, Timer } from '../../storage/clock.ts';
+import { LifeClock } from './life-clock.ts';
 import { MemoryEngine } from './memory-engine.ts';
 import { SimClock } from './sim-clock.ts';
 import { SimDisk } from './sim-disk.ts';
@@ -26,32 +26,6 @@ export type Publishable =
   | string
   | Partial<RecordInit>
   | { value: string; headers?: Record<string, string>; key?: string };
-
-/** The clock as one life of the broker sees it: with it, its timers end. */
-class LifeClock implements Clock {
-  readonly #clock: SimClock;
-  isDead = false;
-
-  constructor(clock: SimClock) {
-    this.#clock = clock;
-  }
-  now(): number {
-    return this.#clock.now();
-  }
-  monotonic(): number {
-    return this.#clock.monotonic();
-  }
-  after(delayMs: number, callback: () => void): Timer {
-    return this.#clock.after(delayMs, () => {
-      if (!this.isDead) callback();
-    });
-  }
-  endOfTurn(callback: () => void): void {
-    this.#clock.endOfTurn(() => {
-      if (!this.isDead) callback();
-    });
-  }
-}
 
 export interface WorldOptions {
   /** Below what an operator may choose, for files that fill up soon. */
