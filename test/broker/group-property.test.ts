@@ -198,7 +198,7 @@ class World {
   #restart(): void {
     const { group } = this.bench;
     const { stored } = group;
-    this.bench = new GroupBench(this.options, group);
+    this.bench = new GroupBench(this.options, this.bench);
     this.bench.isDurableAtOnce = false;
     // Nobody of the old life is answered any more; its connections are gone.
     this.joins.length = 0;

@@ -496,7 +496,7 @@ test('what is loaded goes on with members, generation, leader and assignments', 
   const before = new GroupBench();
   const [one, two] = before.stable(2);
   before.join({ memberId: one });
-  const after = new GroupBench({}, before.group);
+  const after = new GroupBench({}, before);
   t.is(after.group.state, 'Stable');
   t.is(after.group.leaderId, one);
   t.is(after.heartbeat(one, { generation: 1 }), 'NONE');
@@ -512,7 +512,7 @@ test('what is loaded goes on with members, generation, leader and assignments', 
 test('a loaded group that is larger than allowed now rebalances', (t) => {
   const before = new GroupBench();
   before.stable(3);
-  const after = new GroupBench({ 'group.max.size': 2 }, before.group);
+  const after = new GroupBench({ 'group.max.size': 2 }, before);
   t.is(after.group.state, 'PreparingRebalance');
 });
 

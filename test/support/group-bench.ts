@@ -67,9 +67,11 @@ export class GroupBench {
   readonly group: Group;
   readonly host: GroupHost;
   #waiting: (() => void)[] = [];
-  #ids = 0;
+  #ids: number;
 
-  constructor(options: Record<string, number> = {}, before?: Group) {
+  /** `before`: an earlier life of the broker, whose ids are not given again. */
+  constructor(options: Record<string, number> = {}, before?: GroupBench) {
+    this.#ids = before === undefined ? 0 : before.#ids;
     this.host = {
       log: {
         commit: (events) => {
@@ -85,8 +87,8 @@ export class GroupBench {
       newMemberId: (prefix) => `${prefix}-${++this.#ids}`,
     };
     this.group = new Group('g', this.host);
-    if (before?.stored !== undefined) {
-      this.group.load(before.stored);
+    if (before?.group.stored !== undefined) {
+      this.group.load(before.group.stored);
       this.group.restartSessions(this.now);
     }
   }
