@@ -339,7 +339,7 @@ export const options = {
     1_000_000,
     1_000,
     100_000_000,
-    'Messages that one search of a queue may pass over (groups that are locked, tenants that have too much) before it gives up until the next turn; bounds the memory of what is parked.',
+    'Messages that one search of a queue may pass over (groups that are locked, tenants that have too much) before it gives up until the next turn; bounds how long it holds the event loop (about 0.04 µs a message).',
   ),
   'queue.open.batches.bytes': int(
     32 * MIB,
