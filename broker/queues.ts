@@ -55,6 +55,8 @@ export interface DeclareQueue {
   readonly family: QueueFamily;
   /** Configs of the topic that is made, over those that the settings ask for. */
   readonly topicConfigs?: SettingValues;
+  /** An owned queue that is made: what a door keeps of it, in the same commit. */
+  readonly together?: (topicId: string) => CommittedTogether;
   /** Where an attached queue begins on each partition. Default: the earliest message. */
   readonly from?: 'earliest' | 'latest';
 }
@@ -91,6 +93,8 @@ export class QueueRegistry {
   readonly #declared = new Map<string, Queue>();
   /** Plain groups: group → topic id → queue. */
   readonly #plain = new Map<string, Map<string, Queue>>();
+  /** Topics as streams, by topic id. */
+  readonly #streams = new Map<string, Queue>();
   readonly #topics: QueueTopics;
   /** States that are made in a while: their offset depends on a time. */
   readonly #opening = new Set<string>();
@@ -228,6 +232,19 @@ export class QueueRegistry {
     const declared = this.#declared.get(group);
     return declared?.topic.id === topicId ? declared : this.#plain.get(group)?.get(topicId);
   }
+  /**
+   * The topic as a stream: a queue without a book, which is only read as a log and from which nothing is taken. The same
+   * object for everybody who asks; it ends with the topic.
+   */
+  stream(topic: Topic): Queue {
+    let queue = this.#streams.get(topic.id);
+    if (queue === undefined) {
+      const values = this.#declaredValues(new Map(), new Map());
+      queue = new Queue(this.#host, { name: topic.name, kind: 'stream', topic, values });
+      this.#streams.set(topic.id, queue);
+    }
+    return queue;
+  }
   /** Queues of this group, declared or not. */
   queuesOf(group: string): readonly Queue[] {
     const declared = this.#declared.get(group);
@@ -266,6 +283,7 @@ export class QueueRegistry {
       const topic = topics.createQueue(
         { name: topicName, partitionCount: 1, overrides: checkTopicConfigs(configs) },
         { name, settings, origins },
+        from.together,
       );
       return this.#declareOpen({ name, isOwned: true, topicId: topic.id, settings, origins });
     }
@@ -427,11 +445,11 @@ export class QueueRegistry {
     return stateSettings(settings, this.#parts.options['queue.lookahead.max']);
   }
 
-  /** Ends a declared queue (an owned one with its topic), or forgets the state of a plain group over a topic. */
+  /** Ends a declared queue (an owned one, and a stream, with its topic), or forgets the state of a plain group over a topic. */
   delete(queue: Queue): void {
     if (queue.isDeleted) return;
     const { topics, topicDeleted } = this.#parts;
-    if (queue.kind === 'owned') {
+    if (queue.kind === 'owned' || queue.kind === 'stream') {
       const { topic } = queue;
       topics.delete(topic);
       topicDeleted(topic);
@@ -475,6 +493,8 @@ export class QueueRegistry {
     const queues = [...(this.#topics.find(topic.id)?.queues ?? [])];
     const ids = queues.flatMap((queue) => this.#entriesOf(queue)).map(({ id }) => id);
     for (const queue of queues) this.#end(queue);
+    this.#streams.get(topic.id)?.end();
+    this.#streams.delete(topic.id);
     for (const partition of topic.partitions) this.#parts.reader.forget(partition);
     for (const id of ids) this.#serving.event({ kind: 'dropped', id });
   }
@@ -523,7 +543,7 @@ export class QueueRegistry {
   #ensure(queue: Queue, index: number): QueuePartition | undefined {
     const known = queue.partition(index);
     const log = queue.topic.partitions[index];
-    if (known !== undefined || log === undefined || queue.isDeleted) return known;
+    if (known !== undefined || log === undefined || queue.isDeleted || queue.kind === 'stream') return known;
     const { reset } = queue;
     if (queue.kind === 'owned') return this.#make(queue, index, 0);
     if (reset === 'earliest') return this.#make(queue, index, log.startOffset);

@@ -250,13 +250,24 @@ export class TopicRegistry {
     this.#commitTogether({ kind: 'queueDeclared', ...queue }, together);
   }
 
-  /** Makes a topic and declares the queue that owns it, in one commit. Throws as `create`. */
-  createQueue(topic: NewTopic, queue: Omit<QueueDeclaration, 'topicId' | 'isOwned'>): Topic {
+  /**
+   * Makes a topic and declares the queue that owns it, in one commit, with what `together` makes of the topic's id. Throws
+   * as `create`.
+   */
+  createQueue(
+    topic: NewTopic,
+    queue: Omit<QueueDeclaration, 'topicId' | 'isOwned'>,
+    together?: (topicId: string) => CommittedTogether,
+  ): Topic {
     this.checkName(topic.name);
     this.checkRoom(1, topic.partitionCount);
     const id = this.#newId();
     const event: MetadataEvent = { kind: 'topicCreated', ...topic, isInternal: false, id };
-    this.#log.commit([event, { kind: 'queueDeclared', ...queue, isOwned: true, topicId: id }]);
+    const other = together?.(id);
+    const position = this.#log.commit([event, { kind: 'queueDeclared', ...queue, isOwned: true, topicId: id }], {
+      others: other ? [other.part] : [],
+    });
+    other?.committed(position);
     return this.#open(event);
   }
 

@@ -68,10 +68,17 @@ export class Vhost {
   async load(): Promise<void> {
     await this.#log.load();
     const { exchanges, queues } = this.#topology;
+    // Of queues whose end this log was not told of: else their bindings would be those of a later queue of that name.
+    const gone: TopologyEvent[] = [];
+    const ended = new Set<string>();
     for (const exchange of exchanges.values()) this.exchanges.declare(exchange);
     for (const { name, queueName, topicId, isAutoDelete, arguments: table } of queues.values()) {
       const queue = this.#parts.queues.get(queueName);
-      if (queue === undefined || queue.topic.id !== topicId) continue;
+      if (queue === undefined || queue.topic.id !== topicId) {
+        gone.push({ kind: 'queueDeleted', name });
+        ended.add(name);
+        continue;
+      }
       this.#add({
         name,
         isDurable: true,
@@ -85,9 +92,14 @@ export class Vhost {
     }
     for (const binding of this.#topology.bindings()) {
       const { destination, destinationKind } = binding;
-      const isThere = destinationKind === 'queue' ? this.find(destination) : this.exchanges.get(destination);
-      if (isThere !== undefined && this.exchanges.get(binding.source) !== undefined) this.exchanges.bind(binding);
+      const isThere =
+        destinationKind === 'queue'
+          ? !ended.has(destination) && this.find(destination) !== undefined
+          : this.exchanges.get(destination) !== undefined;
+      if (isThere && this.exchanges.get(binding.source) !== undefined) this.exchanges.bind(binding);
+      else gone.push({ kind: 'unbound', binding });
     }
+    this.#commit(gone);
     this.#parts.topics.watch({
       deleted: ({ name }) => {
         const known = this.#queues.get(this.#names.get(name) ?? name);
@@ -149,6 +161,9 @@ export class Vhost {
     }
     const settings = settingsOf(asked);
     const queueName = registryName(name);
+    const table = keptTable(asked.arguments);
+    const { isAutoDelete } = asked;
+    const isKept = asked.isDurable && !asked.isExclusive;
     try {
       const queue = this.#parts.queues.declare({
         name: queueName,
@@ -156,12 +171,14 @@ export class Vhost {
         settings,
         family: 'amqp',
         topicConfigs: new Map([['max.message.bytes', TOPIC_MESSAGE_BYTES_MAX]]),
+        // In one commit: a crash leaves the queue with its arguments, or none.
+        together: (topicId) =>
+          isKept
+            ? this.#log.part([
+                { kind: 'queueDeclared', queue: { name, queueName, topicId, isAutoDelete, arguments: table } },
+              ])
+            : undefined,
       });
-      const table = keptTable(asked.arguments);
-      if (asked.isDurable && !asked.isExclusive) {
-        const stored = { name, queueName, topicId: queue.topic.id, isAutoDelete: asked.isAutoDelete, arguments: table };
-        this.#commit([{ kind: 'queueDeclared', queue: stored }]);
-      }
       return this.#add({
         ...asked,
         arguments: table,
