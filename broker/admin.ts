@@ -1,11 +1,9 @@
 /**
  * The HTTP door: `/health/live`, `/health/ready` and `/metrics`. Requests enter at `answer` (method and path in, status and text
- * out), behind `node:http`, so that the simulation can ask without a socket.
+ * out), so that the simulation can ask without a socket.
  */
-import http from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type HttpDoor, listenHttp } from './http-server.ts';
 import type { Metrics } from './metrics.ts';
-import { listenError } from './server.ts';
 
 export interface AdminState {
   readonly metrics: Metrics;
@@ -24,6 +22,7 @@ const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 /** The requests served here have no body and short paths; these bound what anything else may cost. */
 const HEADERS_MAX_BYTES = 16 * 1024;
 const REQUEST_TIMEOUT_MS = 10_000;
+const IDLE_MS = 60_000;
 const CONNECTIONS_MAX = 256;
 
 export function answer(state: AdminState, method: string, path: string): AdminAnswer {
@@ -46,37 +45,22 @@ export function answer(state: AdminState, method: string, path: string): AdminAn
   }
 }
 
-export interface HttpDoor {
-  readonly port: number;
-  close(): Promise<void>;
-}
-
-export async function listenHttp(state: AdminState, host: string, port: number): Promise<HttpDoor> {
-  const server = http.createServer(
-    { maxHeaderSize: HEADERS_MAX_BYTES, requestTimeout: REQUEST_TIMEOUT_MS },
-    (request, response) => {
-      const { status, type, body } = answer(state, request.method ?? 'GET', (request.url ?? '/').split('?', 1)[0]);
-      response.writeHead(status, {
-        'content-type': type,
-        'content-length': Buffer.byteLength(body),
-        'cache-control': 'no-store',
-      });
-      response.end(request.method === 'HEAD' ? undefined : body);
+export function listenAdmin(
+  state: AdminState,
+  { host, port, failed }: { host: string; port: number; failed: (error: unknown) => void },
+): Promise<HttpDoor> {
+  return listenHttp({
+    host,
+    port,
+    headersBytesMax: HEADERS_MAX_BYTES,
+    requestMs: REQUEST_TIMEOUT_MS,
+    idleMs: IDLE_MS,
+    connectionsMax: CONNECTIONS_MAX,
+    bodiesBytesMax: 0,
+    failed,
+    handler: ({ method, path }) => {
+      const { status, type, body } = answer(state, method, path);
+      return { status, headers: { 'content-type': type, 'cache-control': 'no-store' }, body };
     },
-  );
-  server.maxConnections = CONNECTIONS_MAX;
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(error, { host, port })));
-    server.listen(port, host, resolve);
   });
-  // `address()` is only a string for pipes.
-  const { port: listeningPort } = server.address() as AddressInfo;
-  return {
-    port: listeningPort,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
-  };
 }

@@ -13,7 +13,7 @@ import { loadNative } from '../storage/native.ts';
 import { NodeDisk } from '../storage/node-disk.ts';
 import { AmqpDoor } from '../adapters/amqp/door.ts';
 import { openAccess } from './access.ts';
-import { listenHttp } from './admin.ts';
+import { listenAdmin } from './admin.ts';
 import { advertiser } from './advertised.ts';
 import { type Broker, noTraffic } from './broker.ts';
 import { type Options, resolveOptions } from './config.ts';
@@ -348,7 +348,8 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
         if (broker.engine.isFull) return 'the disk is full';
         return isReady ? undefined : 'starting or stopping';
       };
-      httpDoor = await listenHttp({ metrics, notReady }, host, port);
+      const failed = (error: unknown): void => log(`an HTTP request failed: ${inspect(error)}`);
+      httpDoor = await listenAdmin({ metrics, notReady }, { host, port, failed });
       doors.push({ name: 'http', host, port: httpDoor.port });
     }
   } catch (error) {
