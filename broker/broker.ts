@@ -2,6 +2,7 @@
 import type { Clock, Random } from '../storage/clock.ts';
 import type { Access } from './access.ts';
 import type { Options } from './config.ts';
+import type { Directory } from './directory.ts';
 import type { Engine } from './engine.ts';
 import type { GroupCoordinator } from './groups.ts';
 import type { ProducerIds } from './producers.ts';
@@ -45,6 +46,8 @@ export interface Broker {
   readonly queueReader: QueueReader;
   readonly producerIds: ProducerIds;
   readonly access: Access;
+  /** Users, vhosts, policies and parameters of all doors. */
+  readonly directory: Directory;
   readonly traffic: Traffic;
   /** Where Kafka clients that came through `connection` find this node. */
   advertised(connection: { localHost: string; localPort: number }): { host: string; port: number };

@@ -130,6 +130,8 @@ export const errors = {
   QUEUE_NOT_FOUND: row(69, false, 'There is no such queue.'),
   QUEUE_DIFFERS: row(42, false, 'A queue of this name exists with other settings.'),
   QUEUE_IN_USE: row(23, false, 'Another consumer has the queue for itself.'),
+  USER_NOT_FOUND: row(91, false, 'There is no such user.'),
+  VHOST_NOT_FOUND: row(91, false, 'There is no such vhost.'),
   /** Not on any wire: the process refuses to start. */
   DATA_DIR_LOCKED: row(-1, false, 'Another process uses the data folder.'),
   DATA_DIR_FORMAT: row(-1, false, 'The data folder was written by a version that this one cannot read.'),
