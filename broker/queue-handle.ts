@@ -39,6 +39,12 @@ export interface QueueValues {
   readonly copiesDeadLetters: boolean;
 }
 
+/** Somebody who reads the log of a queue. */
+export interface LogReader {
+  /** The queue has ended (or its topic). */
+  left(): void;
+}
+
 export class Queue {
   /** The group id. */
   readonly name: string;
@@ -46,6 +52,8 @@ export class Queue {
   readonly topic: Topic;
   /** Consumers that joined. */
   readonly joined = new Set<Consumer>();
+  /** Who reads it as a log and takes nothing. */
+  readonly readers = new Set<LogReader>();
   readonly #host: QueueHost;
   #values: QueueValues;
   /** Those that have a state, by index in the topic and in a row. */
@@ -76,7 +84,7 @@ export class Queue {
         return nextDeadlineMs();
       },
       due: (nowMs) => {
-        if (this.joined.size > 0) this.#usedMs = nowMs;
+        if (this.consumerCount > 0) this.#usedMs = nowMs;
         else if (nextDeadlineMs() <= nowMs) host.expired(this);
         return false;
       },
@@ -102,8 +110,9 @@ export class Queue {
   get isDeleted(): boolean {
     return this.#isDeleted;
   }
+  /** Consumers and readers of the log. */
   get consumerCount(): number {
-    return this.joined.size;
+    return this.joined.size + this.readers.size;
   }
 
   /** Somebody uses it: the time after which an unused queue is deleted begins anew. */
@@ -133,9 +142,12 @@ export class Queue {
 
   // --- what is in it ---
 
-  /** Over all partitions. */
+  /** Over all partitions; in a stream everything waits. */
   counts(): QueueCounts {
     const sum: QueueCounts = { ready: 0, inFlight: 0, delayed: 0, blocked: 0 };
+    if (this.kind === 'stream') {
+      for (const { highWatermark, startOffset } of this.topic.partitions) sum.ready += highWatermark - startOffset;
+    }
     for (const partition of this.#partitions) {
       const { ready, inFlight, delayed, blocked } = partition.counts();
       sum.ready += ready;
@@ -281,6 +293,8 @@ export class Queue {
     this.#host.serving.unwatch(this.#expiry);
     for (const consumer of this.joined) consumer.left(this);
     this.joined.clear();
+    for (const reader of this.readers) reader.left();
+    this.readers.clear();
     this.#byIndex = [];
     this.#partitions = [];
   }

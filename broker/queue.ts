@@ -10,9 +10,9 @@ export type QueueDoor = 'kafka' | 'amqp' | 'sqs';
 
 /**
  * `owned`: made together with its topic, starts at 0, ends with it. `attached`: declared over a topic that exists. `plain`:
- * a share group that nobody declared, exactly KIP-932.
+ * a share group that nobody declared, exactly KIP-932. `stream`: a topic that is only read as a log; it has no state.
  */
-export type QueueKind = 'owned' | 'attached' | 'plain';
+export type QueueKind = 'owned' | 'attached' | 'plain' | 'stream';
 
 /** What a partition's queue state is known by; the group id of a declared queue is the queue's name. */
 export interface QueueKey {

@@ -10,7 +10,7 @@
 import { MillraceError } from '../protocol/errors.ts';
 import type { Clock } from '../storage/clock.ts';
 import type { Options } from './config.ts';
-import { DeadLetters } from './dead-letters.ts';
+import { DeadLetters, type ExchangeRouter, type Letter } from './dead-letters.ts';
 import type { CommitPart, Engine, Partition, Position } from './engine.ts';
 import type { QueueDeclaration } from './metadata-state.ts';
 import type { OwnerId, QueueKey } from './queue.ts';
@@ -55,7 +55,7 @@ export interface DeclareQueue {
   readonly family: QueueFamily;
   /** Configs of the topic that is made, over those that the settings ask for. */
   readonly topicConfigs?: SettingValues;
-  /** An owned queue that is made: what a door keeps of it, in the same commit. */
+  /** A queue that is made (unless it begins at `latest`): what a door keeps of it, in the same commit. */
   readonly together?: (topicId: string) => CommittedTogether;
   /** Where an attached queue begins on each partition. Default: the earliest message. */
   readonly from?: 'earliest' | 'latest';
@@ -100,6 +100,7 @@ export class QueueRegistry {
   readonly #opening = new Set<string>();
   readonly #stragglers: QueueStragglers;
   readonly #host: QueueHost;
+  #router: ExchangeRouter | undefined;
   #isClosed = false;
   #settled = 0;
 
@@ -123,11 +124,17 @@ export class QueueRegistry {
       },
     });
     this.#topics = new QueueTopics({ clock, options, log: this.#log, serving: this.#serving, report: parts.report });
+    const router = (): ExchangeRouter | undefined => this.#router;
     this.#deadLetters = new DeadLetters({
+      engine,
       clock,
       reader: parts.reader,
+      get router() {
+        return router();
+      },
+      entryBytes: options['journal.entry.bytes'],
       targetOf: (name) => this.#declared.get(name)?.topic ?? topics.get(name),
-      isLive: (topic) => topics.getById(topic.id) !== undefined,
+      isLive: ({ topicId }) => topics.getById(topicId) !== undefined,
       commitTogether: (others, change) => this.#serving.commitTogether(others, change),
       changed: (partition) => this.#serving.change(partition),
       appending: (appends) => this.#topics.appending(appends),
@@ -293,7 +300,7 @@ export class QueueRegistry {
     }
     const declaration: QueueDeclaration = { name, isOwned: false, topicId: topic.id, settings, origins };
     if (from.from !== 'latest') {
-      topics.declareQueue(declaration);
+      topics.declareQueue(declaration, from.together?.(topic.id));
       return this.#declareOpen(declaration);
     }
     // Where it begins is decided once, so it is in the same commit.
@@ -649,6 +656,15 @@ export class QueueRegistry {
   /** Batches of the broker's own are about to be appended in this order: dead letters and other moves. */
   appending(appends: readonly { readonly partition: Partition; readonly batch: Buffer }[]): void {
     this.#topics.appending(appends);
+  }
+
+  /** The door that has exchanges; before the first message leaves. */
+  useExchanges(router: ExchangeRouter): void {
+    this.#router = router;
+  }
+  /** A door could not publish this message because the queue refused it (`refuse-dead-letter`). */
+  refused(queue: Queue, letter: Letter): void {
+    this.#deadLetters.refused(queue, letter);
   }
 
   // --- after every change of a state, before its commit ---

@@ -208,11 +208,14 @@ export class TopicRegistry {
     }
   }
 
-  /** Creates a topic for a client. Throws what `checkName` and `checkRoom` throw. */
-  create(topic: NewTopic): Topic {
+  /**
+   * Creates a topic for a client, in one commit with what `together` makes of its id. Throws what `checkName` and
+   * `checkRoom` throw.
+   */
+  create(topic: NewTopic, together?: (topicId: string) => CommittedTogether): Topic {
     this.checkName(topic.name);
     this.checkRoom(1, topic.partitionCount);
-    return this.#create({ ...topic, isInternal: false });
+    return this.#create({ ...topic, isInternal: false }, undefined, together);
   }
 
   /** What a client's first use of an unknown topic does. Throws as `create`, UNKNOWN_TOPIC_OR_PARTITION just after it was deleted. */
@@ -234,9 +237,18 @@ export class TopicRegistry {
     return this.#topics.get(name) ?? this.#create({ name, partitionCount, overrides, isInternal: true });
   }
 
-  #create(topic: Omit<TopicState, 'id'>): Topic {
-    const event: MetadataEvent = { kind: 'topicCreated', ...topic, id: this.#newId() };
-    this.#log.commit([event]);
+  #create(
+    topic: Omit<TopicState, 'id'>,
+    queue?: Omit<QueueDeclaration, 'topicId' | 'isOwned'>,
+    together?: (topicId: string) => CommittedTogether,
+  ): Topic {
+    const id = this.#newId();
+    const event = { kind: 'topicCreated' as const, ...topic, id };
+    const events: MetadataEvent[] = [event];
+    if (queue !== undefined) events.push({ kind: 'queueDeclared', ...queue, isOwned: true, topicId: id });
+    const other = together?.(id);
+    const position = this.#log.commit(events, { others: other ? [other.part] : [] });
+    other?.committed(position);
     return this.#open(event);
   }
 
@@ -261,14 +273,7 @@ export class TopicRegistry {
   ): Topic {
     this.checkName(topic.name);
     this.checkRoom(1, topic.partitionCount);
-    const id = this.#newId();
-    const event: MetadataEvent = { kind: 'topicCreated', ...topic, isInternal: false, id };
-    const other = together?.(id);
-    const position = this.#log.commit([event, { kind: 'queueDeclared', ...queue, isOwned: true, topicId: id }], {
-      others: other ? [other.part] : [],
-    });
-    other?.committed(position);
-    return this.#open(event);
+    return this.#create({ ...topic, isInternal: false }, queue, together);
   }
 
   /** Ends a declared queue; its topic stays. */

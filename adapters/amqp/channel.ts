@@ -32,7 +32,8 @@ import type { AmqpConnection } from './connection.ts';
 import { Deliveries, type Subscription } from './deliveries.ts';
 import { deliveryOf, type Message, moreKeys, recordOf, withoutBcc } from './properties.ts';
 import { Confirms } from './publisher.ts';
-import { isInteger, queueType } from './queue-arguments.ts';
+import { isInteger } from './argument-fields.ts';
+import { queueType } from './queue-arguments.ts';
 import { AmqpError } from './reply.ts';
 import { type AmqpQueue, BODY_BYTES_MAX, refuseDefaultExchange } from './vhost.ts';
 

@@ -10,7 +10,7 @@ import { readProperties, writeProperties, type Properties } from '../../protocol
 import { type FieldValue, fieldOf, NO_TABLE, type Table } from '../../protocol/amqp/table.ts';
 import { Reader } from '../../protocol/bytes.ts';
 import type { RecordHeader, RecordInit } from '../../protocol/record-batch.ts';
-import { erlangType } from './queue-arguments.ts';
+import { erlangType } from './argument-fields.ts';
 
 const EXCHANGE = 'millrace.amqp.exchange';
 const ROUTING_KEY = 'millrace.amqp.routing.key';

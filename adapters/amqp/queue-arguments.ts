@@ -3,9 +3,11 @@
  * (docs/queues.md). What this version does not serve is refused with 540 rather than ignored.
  */
 import { type FieldValue, fieldOf, type Table } from '../../protocol/amqp/table.ts';
+import { erlangType, isInteger } from './argument-fields.ts';
+import type { Queue } from '../../broker/queues.ts';
 import { AmqpError } from './reply.ts';
+import { ageMs } from './stream-arguments.ts';
 
-const INTEGERS = new Set(['I', 'i', 's', 'u', 'b', 'B', 'l', 'L']);
 /** Compared on redeclare; arguments that RabbitMQ does not know are not. */
 const COMPARED = [
   'x-message-ttl',
@@ -18,6 +20,33 @@ const COMPARED = [
   'x-max-priority',
   'x-single-active-consumer',
   'x-delivery-limit',
+  'x-max-age',
+  'x-stream-max-segment-size-bytes',
+  'x-stream-filter-size-bytes',
+];
+/** Those of `COMPARED` and others that streams do not have. */
+const NOT_OF_STREAMS = [
+  'x-expires',
+  'x-message-ttl',
+  'x-dead-letter-exchange',
+  'x-dead-letter-routing-key',
+  'x-dead-letter-strategy',
+  'x-max-length',
+  'x-max-in-memory-length',
+  'x-max-in-memory-bytes',
+  'x-max-priority',
+  'x-overflow',
+  'x-queue-mode',
+  'x-queue-version',
+  'x-single-active-consumer',
+  'x-delivery-limit',
+  'x-quorum-initial-group-size',
+];
+const NOT_OF_OTHERS = [
+  'x-max-age',
+  'x-stream-max-segment-size-bytes',
+  'x-stream-filter-size-bytes',
+  'x-initial-cluster-size',
 ];
 /** Messages are lost or kept by them: none may be taken and forgotten. */
 const NOT_SERVED = ['x-dead-letter-exchange', 'x-dead-letter-routing-key'];
@@ -31,9 +60,6 @@ export interface DeclaredQueue {
   readonly isAutoDelete: boolean;
   readonly arguments: Table;
 }
-
-export const isInteger = (field: FieldValue): field is FieldValue & { value: number | bigint } =>
-  INTEGERS.has(field.type) && 'value' in field;
 
 export function queueType(table: Table): string {
   const field = fieldOf(table, 'x-queue-type');
@@ -66,7 +92,6 @@ export function settingsOf({
   if (typeField !== undefined && (typeField.type !== 'S' || !['classic', 'quorum', 'stream'].includes(type))) {
     throw invalid('x-queue-type', `"unsupported queue type '${type}'"`);
   }
-  if (type === 'stream') throw new AmqpError('NOT_IMPLEMENTED', 'stream queues are not served yet');
   if (type === 'quorum') {
     const refuse = (property: string): AmqpError =>
       new AmqpError('PRECONDITION_FAILED', `invalid property '${property}' for queue '${name}' in vhost '/'`);
@@ -74,6 +99,28 @@ export function settingsOf({
     if (isExclusive) throw refuse('exclusive-owner');
     if (isAutoDelete) throw refuse('auto-delete');
   }
+  const age = fieldOf(table, 'x-max-age');
+  if (age !== undefined && age.type !== 'S') throw invalid('x-max-age', `{unacceptable_type,${erlangType(age)}}`);
+  if (age !== undefined && ageMs(age.value.toString()) === undefined) throw invalid('x-max-age', 'invalid_max_age');
+  const refuseOther = (argument: string): void => {
+    if (fieldOf(table, argument) === undefined) return;
+    const why = `invalid arg '${argument}' for queue '${name}' in vhost '/' of queue type rabbit_${type}_queue`;
+    throw new AmqpError('PRECONDITION_FAILED', why);
+  };
+  if (type === 'stream') {
+    number('x-max-length-bytes', 'max.bytes', 0);
+    number('x-stream-max-segment-size-bytes', 'max.bytes', 0);
+    number('x-stream-filter-size-bytes', 'max.bytes', 16, 255);
+    number('x-initial-cluster-size', 'max.bytes', 1);
+    for (const argument of NOT_OF_STREAMS) refuseOther(argument);
+    const refuse = (property: string): AmqpError =>
+      new AmqpError('PRECONDITION_FAILED', `invalid property '${property}' for queue '${name}' in vhost '/'`);
+    if (isAutoDelete) throw refuse('auto-delete');
+    if (isExclusive) throw refuse('exclusive-owner');
+    if (!isDurable) throw refuse('non-durable');
+    return new Map();
+  }
+  for (const argument of NOT_OF_OTHERS) refuseOther(argument);
   const target = fieldOf(table, 'x-dead-letter-exchange');
   if (target !== undefined && target.type !== 'S') {
     const why = `invalid type '${erlangType(target)}' for arg 'x-dead-letter-exchange' in queue '${name}' in vhost '/'`;
@@ -124,6 +171,22 @@ export function settingsOf({
   }
   if (!isDurable || isExclusive) settings.set('transient', 'true');
   return settings;
+}
+
+/** The topic that a queue is asked to be attached to. 406 for one that is none. */
+export function attachedTo({ name, arguments: table }: DeclaredQueue): string | undefined {
+  const field = fieldOf(table, 'x-topic');
+  if (field === undefined) return undefined;
+  if (field.type === 'S' && queueType(table) !== 'stream') return field.value.toString();
+  const what = field.type === 'S' ? 'a stream is a topic itself' : `{unacceptable_type,${erlangType(field)}}`;
+  throw new AmqpError('PRECONDITION_FAILED', `invalid arg 'x-topic' for queue '${name}' in vhost '/': ${what}`);
+}
+
+/** Who asks for a topic means that one; who asks for none is content with any. 406. */
+export function checkAttached(topic: string | undefined, { name, queue }: { name: string; queue: Queue }): void {
+  if (topic === undefined || queue.topic.name === topic) return;
+  const how = `received the value '${topic}' of type 'longstr' but current is '${queue.topic.name}'`;
+  throw inequivalent('queue', name, 'x-topic', how);
 }
 
 /** 406 in RabbitMQ's words if the queue exists with another property or argument. */
@@ -177,26 +240,3 @@ function shown(field: FieldValue | undefined): string {
   const text = field.type === 'S' || field.type === 'x' ? field.value.toString() : value;
   return `the value '${text}' of type '${erlangType(field)}'`;
 }
-
-const ERLANG_TYPES: Readonly<Record<string, string>> = {
-  S: 'longstr',
-  x: 'binary',
-  I: 'signedint',
-  i: 'unsignedint',
-  l: 'long',
-  L: 'long',
-  s: 'short',
-  u: 'unsignedshort',
-  b: 'byte',
-  B: 'unsignedbyte',
-  t: 'bool',
-  f: 'float',
-  d: 'double',
-  D: 'decimal',
-  T: 'timestamp',
-  F: 'table',
-  A: 'array',
-  V: 'void',
-};
-
-export const erlangType = (field: FieldValue): string => ERLANG_TYPES[field.type] ?? field.type;

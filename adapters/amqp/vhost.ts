@@ -6,18 +6,29 @@
  * for `whenDurable`. A stored queue whose topic is gone or is another one by now is forgotten where it is met.
  */
 import { createHash } from 'node:crypto';
-import { fieldOf } from '../../protocol/amqp/table.ts';
+import { fieldOf, type Table } from '../../protocol/amqp/table.ts';
 import { MillraceError } from '../../protocol/errors.ts';
 import { type Clock, type Random } from '../../storage/clock.ts';
 import type { Options } from '../../broker/config.ts';
 import type { Engine } from '../../broker/engine.ts';
 import type { Queue, QueueRegistry } from '../../broker/queues.ts';
 import { StateLog } from '../../broker/state-log.ts';
-import { stateLogConfig, type TopicRegistry } from '../../broker/topics.ts';
+import { type CommittedTogether, stateLogConfig, type TopicRegistry } from '../../broker/topics.ts';
 import { topicNameProblem } from '../../broker/topic-names.ts';
 import { type Binding, type Exchange, EXCHANGE_TYPES, Exchanges, PREDECLARED } from './exchanges.ts';
-import { checkEquivalent, checkSameArgument, type DeclaredQueue, inequivalent, settingsOf } from './queue-arguments.ts';
+import {
+  attachedTo,
+  checkAttached,
+  checkEquivalent,
+  checkSameArgument,
+  type DeclaredQueue,
+  inequivalent,
+  queueType,
+  settingsOf,
+} from './queue-arguments.ts';
 import { AmqpError, amqpErrorOf } from './reply.ts';
+import { streamTopicConfigs } from './stream-arguments.ts';
+import { StreamViews } from './streams.ts';
 import { keptTable, Topology, type TopologyEvent } from './topology.ts';
 
 const TOPIC = '__millrace_amqp';
@@ -46,6 +57,8 @@ export interface AmqpQueue extends DeclaredQueue {
   readonly owner: object | undefined;
   /** Auto-delete: it had a consumer. */
   wasConsumed: boolean;
+  /** Of a stream that nobody declared: the only partition it is about. */
+  readonly partitionIndex?: number;
 }
 
 export class Vhost {
@@ -56,12 +69,14 @@ export class Vhost {
   readonly #queues = new Map<string, AmqpQueue>();
   /** Name in the registry → AMQP's, where they differ. */
   readonly #names = new Map<string, string>();
+  readonly #streams: StreamViews;
 
   constructor(parts: VhostParts) {
     this.#parts = parts;
     const partition = parts.engine.openPartition({ topicId: TOPIC_ID, topic: TOPIC, index: 0, config: stateLogConfig });
     const commitBytesMax = Math.floor(parts.options['journal.entry.bytes'] / 2);
     this.#log = new StateLog(parts.engine, partition, this.#topology, parts.clock, commitBytesMax);
+    this.#streams = new StreamViews(parts);
   }
 
   /** Once, after the queues are loaded. */
@@ -73,8 +88,8 @@ export class Vhost {
     const ended = new Set<string>();
     for (const exchange of exchanges.values()) this.exchanges.declare(exchange);
     for (const { name, queueName, topicId, isAutoDelete, arguments: table } of queues.values()) {
-      const queue = this.#parts.queues.get(queueName);
-      if (queue === undefined || queue.topic.id !== topicId) {
+      const queue = this.#kept(queueName, topicId, table);
+      if (queue === undefined) {
         gone.push({ kind: 'queueDeleted', name });
         ended.add(name);
         continue;
@@ -120,15 +135,28 @@ export class Vhost {
 
   // --- queues ---
 
-  /** As it is now; one of another door is taken as durable, without arguments. */
+  /** What a declaration of the log was about, if it is still that. */
+  #kept(queueName: string, topicId: string, table: Table): Queue | undefined {
+    const { queues, topics } = this.#parts;
+    const topic = topics.getById(topicId);
+    if (queueType(table) === 'stream') return topic && queues.stream(topic);
+    const queue = queues.get(queueName);
+    return queue?.topic === topic ? queue : undefined;
+  }
+
+  /**
+   * As it is now; one of another door is taken as durable, without arguments, and a topic that nobody has declared as a
+   * stream.
+   */
   find(name: string): AmqpQueue | undefined {
     const known = this.#queues.get(name);
     if (known !== undefined) {
       if (!known.queue.isDeleted) return known;
       this.#forget(known);
     }
-    const queue = this.#parts.queues.get(registryName(name));
-    if (queue === undefined) return undefined;
+    const queueName = registryName(name);
+    const queue = this.#parts.queues.get(queueName);
+    if (queue === undefined) return this.#streams.find(name, queueName);
     return this.#add({
       name,
       isDurable: true,
@@ -152,10 +180,13 @@ export class Vhost {
   declareQueue(asked: DeclaredQueue, connection: object): AmqpQueue {
     const { name } = asked;
     const known = this.find(name);
-    if (known !== undefined) {
+    const topicName = attachedTo(asked);
+    // A queue may bear the name of the topic that it is attached to.
+    if (known !== undefined && (topicName === undefined || known.partitionIndex === undefined)) {
       checkOwner(known, connection);
       if (known.isExclusive !== asked.isExclusive) throw locked(name);
       checkEquivalent(asked, known);
+      checkAttached(topicName, known);
       known.queue.used();
       return known;
     }
@@ -165,20 +196,24 @@ export class Vhost {
     const { isAutoDelete } = asked;
     const isKept = asked.isDurable && !asked.isExclusive;
     try {
-      const queue = this.#parts.queues.declare({
-        name: queueName,
-        kind: 'owned',
-        settings,
-        family: 'amqp',
-        topicConfigs: new Map([['max.message.bytes', TOPIC_MESSAGE_BYTES_MAX]]),
-        // In one commit: a crash leaves the queue with its arguments, or none.
-        together: (topicId) =>
-          isKept
-            ? this.#log.part([
-                { kind: 'queueDeclared', queue: { name, queueName, topicId, isAutoDelete, arguments: table } },
-              ])
-            : undefined,
-      });
+      // In one commit: a crash leaves the queue with its arguments, or none.
+      const together = (topicId: string): CommittedTogether =>
+        isKept
+          ? this.#log.part([
+              { kind: 'queueDeclared', queue: { name, queueName, topicId, isAutoDelete, arguments: table } },
+            ])
+          : undefined;
+      const queue =
+        queueType(table) === 'stream'
+          ? this.#makeStream(queueName, table, together)
+          : this.#parts.queues.declare({
+              name: queueName,
+              ...(topicName === undefined ? { kind: 'owned' } : { kind: 'attached', topic: registryName(topicName) }),
+              settings,
+              family: 'amqp',
+              topicConfigs: new Map([['max.message.bytes', TOPIC_MESSAGE_BYTES_MAX]]),
+              together,
+            });
       return this.#add({
         ...asked,
         arguments: table,
@@ -192,6 +227,12 @@ export class Vhost {
     }
   }
 
+  #makeStream(queueName: string, table: Table, together: (topicId: string) => CommittedTogether): Queue {
+    const { topics, queues } = this.#parts;
+    const overrides = streamTopicConfigs(table).set('max.message.bytes', TOPIC_MESSAGE_BYTES_MAX);
+    return queues.stream(topics.create({ name: queueName, partitionCount: 1, overrides }, together));
+  }
+
   #add(queue: AmqpQueue): AmqpQueue {
     this.#queues.set(queue.name, queue);
     if (queue.queue.name !== queue.name) this.#names.set(queue.queue.name, queue.name);
@@ -200,6 +241,10 @@ export class Vhost {
 
   /** Ends the queue for every door, with its bindings. */
   deleteQueue(queue: AmqpQueue): void {
+    if (queue.partitionIndex !== undefined) {
+      const why = `queue '${queue.name}' in vhost '/' is a topic that was not declared here; it is not deleted here, either`;
+      throw new AmqpError('ACCESS_REFUSED', why);
+    }
     if (!queue.queue.isDeleted) this.#parts.queues.delete(queue.queue);
     if (this.#queues.get(queue.name) === queue) this.#forget(queue);
   }
