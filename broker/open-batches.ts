@@ -171,12 +171,24 @@ export class OpenBatch {
     const { bytes, keyStart, keySize, valueStart, valueSize } = cursor;
     return new LogRecord(
       this.baseOffset + cursor.offsetDelta,
-      this.#appendTime ?? this.#baseTimestamp + cursor.timestampDelta,
+      this.timestampOf(cursor),
       keySize < 0 ? null : bytes.subarray(keyStart, keyStart + keySize),
       valueSize < 0 ? null : bytes.subarray(valueStart, valueStart + valueSize),
       bytes,
       cursor.headerCount === 0 ? -1 : position,
     );
+  }
+
+  /** The cursor of all records, whose `next` comes to record `index`; valid until the next call of any method. */
+  cursorAt(index: number): RecordCursor {
+    const cursor = this.#opened();
+    cursor.position = this.positionOf(index);
+    return cursor;
+  }
+
+  /** Of the record that the cursor is at. */
+  timestampOf({ timestampDelta }: RecordCursor): number {
+    return this.#appendTime ?? this.#baseTimestamp + timestampDelta;
   }
 
   /** The bytes of the records, decompressed. */

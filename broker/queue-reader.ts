@@ -48,6 +48,22 @@ export interface QueuedRecords {
   readonly gaps: readonly OffsetRun[];
 }
 
+/** Neighbouring records of an open batch, which stays as it is as long as somebody has it. */
+export interface RecordSpan {
+  readonly batch: OpenBatch;
+  readonly index: number;
+  readonly count: number;
+}
+
+export interface QueuedSpans {
+  /** In order of offsets. */
+  readonly spans: readonly RecordSpan[];
+  /** Offsets that were asked for, below `restFrom`, and have no record: settle them as 'gap'. */
+  readonly gaps: readonly OffsetRun[];
+  /** What was asked for from here on did not fit into the bytes that were allowed; infinity: it did. */
+  readonly restFrom: number;
+}
+
 export interface QueuedBatches {
   /** Whole record batches in order of offsets. Valid until `release`. */
   readonly chunks: readonly Payload[];
@@ -101,7 +117,20 @@ export class QueueReader {
    * what was written.
    */
   records(partition: Partition, runs: readonly OffsetRun[]): QueuedRecords | Promise<QueuedRecords> {
-    const reading = new RecordsReading(partition, runs, this.#open, this.#decompressedBytesMax);
+    const found = this.spans(partition, runs);
+    return found instanceof Promise ? found.then(recordsOf) : recordsOf(found);
+  }
+
+  /**
+   * The same as places in open batches: for who walks through many without an object for each. About `bytesMax` of them;
+   * the batch that reaches it is in it.
+   */
+  spans(
+    partition: Partition,
+    runs: readonly OffsetRun[],
+    bytesMax = Number.POSITIVE_INFINITY,
+  ): QueuedSpans | Promise<QueuedSpans> {
+    const reading = new SpansReading(partition, runs, this.#open, this.#decompressedBytesMax, bytesMax);
     return this.#read(reading) ?? reading;
   }
 
@@ -366,19 +395,28 @@ function eachWantedRun(batch: OpenBatch, wanted: WantedOffsets, visit: (index: n
   }
 }
 
-class RecordsReading implements Reading, QueuedRecords {
+class SpansReading implements Reading, QueuedSpans {
   readonly partition: Partition;
   readonly wanted: WantedOffsets;
   readonly readBytes = RECORDS_READ_BYTES;
-  readonly records: LogRecord[] = [];
+  readonly spans: RecordSpan[] = [];
+  restFrom = Number.POSITIVE_INFINITY;
   readonly #open: OpenBatches;
   readonly #decompressedBytesMax: number;
+  #bytesLeft: number;
 
-  constructor(partition: Partition, runs: readonly OffsetRun[], open: OpenBatches, decompressedBytesMax: number) {
+  constructor(
+    partition: Partition,
+    runs: readonly OffsetRun[],
+    open: OpenBatches,
+    decompressedBytesMax: number,
+    bytesMax: number,
+  ) {
     this.partition = partition;
     this.wanted = new WantedOffsets(runs);
     this.#open = open;
     this.#decompressedBytesMax = decompressedBytesMax;
+    this.#bytesLeft = bytesMax;
   }
 
   get gaps(): readonly OffsetRun[] {
@@ -386,13 +424,21 @@ class RecordsReading implements Reading, QueuedRecords {
   }
 
   takeOpen(batch: OpenBatch): boolean {
-    this.wanted.skipTo(batch.baseOffset);
-    if (batch.isControl) this.wanted.skipTo(batch.lastOffset + 1);
-    if (this.wanted.next > batch.lastOffset) return false;
+    const { wanted } = this;
+    wanted.skipTo(batch.baseOffset);
+    if (batch.isControl) wanted.skipTo(batch.lastOffset + 1);
+    if (wanted.next > batch.lastOffset) return false;
     batch.own();
-    eachWantedRun(batch, this.wanted, (index, count) => {
-      for (let at = index; at < index + count; at++) this.records.push(batch.record(at));
+    let taken = 0;
+    eachWantedRun(batch, wanted, (index, count) => {
+      this.spans.push({ batch, index, count });
+      taken += count;
     });
+    this.#bytesLeft -= (batch.stored.length * taken) / batch.recordCount;
+    if (this.#bytesLeft <= 0 && !wanted.isDone) {
+      this.restFrom = wanted.next;
+      wanted.stopAt(wanted.next);
+    }
     return false;
   }
 
@@ -400,6 +446,14 @@ class RecordsReading implements Reading, QueuedRecords {
     openCopy(this, this.#open, chunk, at, sizeBytes, this.#decompressedBytesMax);
     return false;
   }
+}
+
+function recordsOf({ spans, gaps }: QueuedSpans): QueuedRecords {
+  const records: LogRecord[] = [];
+  for (const { batch, index, count } of spans) {
+    for (let at = index; at < index + count; at++) records.push(batch.record(at));
+  }
+  return { records, gaps };
 }
 
 /** Has `reading` take an open batch that does not depend on the memory of the log, and keeps it. */

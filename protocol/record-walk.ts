@@ -80,7 +80,14 @@ export class RecordCursor {
   valueStart = 0;
   valueSize = -1;
   headerCount = 0;
+  /** Of the header that `nextHeader` came to. */
+  headerKeyStart = 0;
+  headerKeyEnd = 0;
+  headerValueStart = 0;
+  headerValueSize = -1;
   #headersStart = 0;
+  #headerAt = 0;
+  #headersLeft = 0;
 
   constructor(bytes: Buffer, start: number, end: number) {
     this.bytes = bytes;
@@ -106,9 +113,29 @@ export class RecordCursor {
     raw = rawVarint(bytes, after + Math.max(0, this.valueSize), end);
     this.headerCount = raw >>> 1;
     this.#headersStart = after;
+    this.#headersLeft = 0;
     const at = raw === 0 ? after : skipHeaders(bytes, raw, after, end);
     if (at !== end) throw misfit(this.offsetDelta, at, end);
     this.position = end;
+  }
+
+  /** Before the first header of the current record. */
+  rewindHeaders(): void {
+    this.#headerAt = this.#headersStart;
+    this.#headersLeft = this.headerCount;
+  }
+
+  /** Goes to the next header of the current record, without an object; false: there is none. */
+  nextHeader(): boolean {
+    if (this.#headersLeft === 0) return false;
+    this.#headersLeft--;
+    const keySize = sizeOf(rawVarint(this.bytes, this.#headerAt, this.position));
+    this.headerKeyStart = after;
+    this.headerKeyEnd = after + keySize;
+    this.headerValueSize = sizeOf(rawVarint(this.bytes, this.headerKeyEnd, this.position));
+    this.headerValueStart = after;
+    this.#headerAt = after + Math.max(0, this.headerValueSize);
+    return true;
   }
 
   /** The headers of the current record, in order; values are views. `keyOf` may know keys without decoding them. */

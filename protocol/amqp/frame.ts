@@ -14,7 +14,7 @@ export const FRAME_METHOD = 1;
 export const FRAME_HEADER = 2;
 export const FRAME_BODY = 3;
 export const FRAME_HEARTBEAT = 8;
-const FRAME_END = 0xce;
+export const FRAME_END = 0xce;
 /** In front of the payload; one more octet follows it. */
 const HEAD_BYTES = 7;
 /** What a frame is longer than its payload. */

@@ -31,9 +31,9 @@ export interface Properties {
 
 /** Class id of basic, the only class with content. */
 const BASIC = 60;
-const FLAG_CONTENT_TYPE = 1 << 15;
-const FLAG_CONTENT_ENCODING = 1 << 14;
-const FLAG_HEADERS = 1 << 13;
+export const FLAG_CONTENT_TYPE = 1 << 15;
+export const FLAG_CONTENT_ENCODING = 1 << 14;
+export const FLAG_HEADERS = 1 << 13;
 const FLAG_DELIVERY_MODE = 1 << 12;
 const FLAG_PRIORITY = 1 << 11;
 const FLAG_CORRELATION_ID = 1 << 10;
