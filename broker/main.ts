@@ -12,11 +12,13 @@ import { type Jobs, WorkerJobs } from '../storage/jobs.ts';
 import { loadNative } from '../storage/native.ts';
 import { NodeDisk } from '../storage/node-disk.ts';
 import { AmqpDoor } from '../adapters/amqp/door.ts';
-import { openAccess } from './access.ts';
+import { DirectoryAccess } from './access.ts';
+import { AttributeFiles } from './attribute-files.ts';
 import { listenAdmin } from './admin.ts';
 import { advertiser } from './advertised.ts';
 import { type Broker, noTraffic } from './broker.ts';
 import { type Options, resolveOptions } from './config.ts';
+import { Directory } from './directory.ts';
 import { openEmbeddedEngine } from './embedded-engine.ts';
 import { GroupCoordinator } from './groups.ts';
 import { apiTable } from './kafka/api-table.ts';
@@ -134,7 +136,6 @@ export async function openBroker({
     engine,
     ...coordinators,
     producerIds: new ProducerIds(engine.leaderEpoch),
-    access: openAccess,
     traffic: noTraffic(),
     advertised,
   };
@@ -215,7 +216,12 @@ export async function openCoordinators({
   report,
 }: Pick<Broker, 'engine' | 'clock' | 'random' | 'options'> & {
   report: (message: string, error: unknown) => void;
-}): Promise<Pick<Broker, 'topics' | 'groups' | 'queues' | 'queueCommands' | 'queueReader'>> {
+  /** Where attribute indexes of queues are kept over a restart. Default: nowhere. */
+  files?: { disk: Disk; dataDir: string };
+}): Promise<Pick<Broker, 'topics' | 'groups' | 'queues' | 'queueCommands' | 'queueReader' | 'directory' | 'access'>> {
+  const directory = new Directory({ engine, clock, random, options });
+  await directory.load();
+  const access = new DirectoryAccess(directory);
   const topics = new TopicRegistry({ engine, clock, random, options });
   await topics.load();
   const groups = new GroupCoordinator({
@@ -244,7 +250,7 @@ export async function openCoordinators({
   const entryBytes = options['journal.entry.bytes'];
   const queueCommands = new QueueCommands({ engine, clock, topics, queues, reader: queueReader, entryBytes, report });
   await queueCommands.load();
-  return { topics, groups, queues, queueCommands, queueReader };
+  return { topics, groups, queues, queueCommands, queueReader, directory, access };
 }
 
 function drain({ clock, options }: Broker, connections: ReadonlySet<KafkaConnection>, amqp: AmqpDoor): Promise<void> {

@@ -1,11 +1,12 @@
 /**
- * Regular expressions over topic names in RE2's syntax, for consumer groups that subscribe by one (KIP-848). The time is
- * linear in the length of the name: the expression becomes a small automaton of which all states advance together, so
- * no expression of a client can make the broker backtrack. What all names together may cost is bounded, too
- * (docs/decisions/0021-regular-expressions.md).
+ * Regular expressions over topic names in RE2's syntax, for consumer groups that subscribe by one (KIP-848), and over other
+ * names (`name-pattern.ts`). The time is linear in the length of the name: the expression becomes a small automaton of
+ * which all states advance together, so no expression of a client can make the broker backtrack. What all names together
+ * may cost is bounded, too (docs/decisions/0021-regular-expressions.md).
  *
- * Always true: a name matches as a whole; names are ASCII. What RE2 does not know either (back references, look-around,
- * possessive repetition) is refused. Whether a repetition is greedy does not matter for a whole match.
+ * Always true: a name matches as a whole; characters of names are below 256, and topic names ASCII. What RE2 does not
+ * know either (back references, look-around, possessive repetition) is refused. Whether a repetition is greedy does not
+ * matter for a whole match.
  */
 import { MillraceError } from '../protocol/errors.ts';
 
@@ -16,9 +17,10 @@ const PROGRAM_SIZE_MAX = 1_000;
 const STEPS_MAX = 10_000_000;
 /** As RE2. */
 const REPEAT_MAX = 1_000;
+const CODES = 256;
 const ASCII = 128;
 
-/** Which ASCII characters are in it: 0 or 1 each. */
+/** Which characters are in it: 0 or 1 each. */
 type CharSet = Uint8Array;
 type Anchor = 'start' | 'end' | 'word' | 'not word';
 type Node =
@@ -42,12 +44,25 @@ export interface TopicRegex {
   select(names: Iterable<string>, stepsMax?: number): string[];
 }
 
+/** Makes the error that says why an expression is refused. */
+export type RegexRefusal = (reason: string) => MillraceError;
+
 /** Throws INVALID_REGULAR_EXPRESSION. */
 export function compileTopicRegex(pattern: string): TopicRegex {
-  if (pattern.length > PATTERN_LENGTH_MAX) {
-    throw refusal(pattern, `it is longer than ${PATTERN_LENGTH_MAX} characters`);
-  }
-  const program = new Program(pattern, new Parser(pattern).parse());
+  return compileRegex(
+    pattern,
+    (reason) =>
+      new MillraceError(
+        'INVALID_REGULAR_EXPRESSION',
+        `SubscribedTopicRegex \`${pattern.slice(0, 200)}\` is not a valid regular expression: ${reason}.`,
+      ),
+  );
+}
+
+/** As `compileTopicRegex`; what it throws is `refused`'s. */
+export function compileRegex(pattern: string, refused: RegexRefusal): TopicRegex {
+  if (pattern.length > PATTERN_LENGTH_MAX) throw refused(`it is longer than ${PATTERN_LENGTH_MAX} characters`);
+  const program = new Program(new Parser(pattern, refused).parse(), refused);
   return {
     matches: (name) => program.matches(name),
     select(names, stepsMax = STEPS_MAX) {
@@ -55,23 +70,16 @@ export function compileTopicRegex(pattern: string): TopicRegex {
       const selected: string[] = [];
       for (const name of names) {
         if (program.matches(name)) selected.push(name);
-        if (program.steps > endSteps) throw refusal(pattern, 'it takes too long over the topics that there are');
+        if (program.steps > endSteps) throw refused('it takes too long over the topics that there are');
       }
       return selected.sort();
     },
   };
 }
 
-function refusal(pattern: string, reason: string): MillraceError {
-  return new MillraceError(
-    'INVALID_REGULAR_EXPRESSION',
-    `SubscribedTopicRegex \`${pattern.slice(0, 200)}\` is not a valid regular expression: ${reason}.`,
-  );
-}
-
 function setOf(isIn: (code: number) => boolean): CharSet {
-  const set = new Uint8Array(ASCII);
-  for (let code = 0; code < ASCII; code++) if (isIn(code)) set[code] = 1;
+  const set = new Uint8Array(CODES);
+  for (let code = 0; code < CODES; code++) if (isIn(code)) set[code] = 1;
   return set;
 }
 const rangesSet = (ranges: string): CharSet =>
@@ -87,11 +95,10 @@ const DIGIT = rangesSet('09');
 const WORD = rangesSet('09AZ__az');
 const SPACE = rangesSet('\t\n\f\r  ');
 const ANY = setOf((code) => code !== 10);
-const EVERYTHING = setOf(() => true);
 const NAMED: Readonly<Record<string, CharSet>> = {
   alnum: rangesSet('09AZaz'),
   alpha: rangesSet('AZaz'),
-  ascii: EVERYTHING,
+  ascii: rangesSet('\0\x7f'),
   blank: rangesSet('\t\t  '),
   cntrl: rangesSet('\0\x1f\x7f\x7f'),
   digit: DIGIT,
@@ -117,11 +124,13 @@ const ANCHORS: Readonly<Record<string, Anchor>> = { A: 'start', z: 'end', b: 'wo
 
 class Parser {
   readonly #pattern: string;
+  readonly #refusal: RegexRefusal;
   #at = 0;
   #ignoresCase = false;
 
-  constructor(pattern: string) {
+  constructor(pattern: string, refusal: RegexRefusal) {
     this.#pattern = pattern;
+    this.#refusal = refusal;
   }
 
   parse(): Node {
@@ -131,7 +140,7 @@ class Parser {
   }
 
   #refused(reason: string): MillraceError {
-    return refusal(this.#pattern, `${reason} at character ${this.#at}`);
+    return this.#refusal(`${reason} at character ${this.#at}`);
   }
 
   #take(text: string): boolean {
@@ -227,7 +236,7 @@ class Parser {
       }
     }
     const node = this.#alternatives();
-    if (!this.#take(')')) throw refusal(this.#pattern, 'missing closing )');
+    if (!this.#take(')')) throw this.#refusal('missing closing )');
     this.#ignoresCase = ignoredCase;
     return node;
   }
@@ -247,6 +256,8 @@ class Parser {
     const isIn = (code: number): boolean => code >= first && code <= last;
     if (!this.#ignoresCase) return setOf(isIn);
     return setOf((code) => {
+      // Only ASCII has case: other names are matched byte by byte.
+      if (code >= ASCII) return isIn(code);
       const character = String.fromCharCode(code);
       return isIn(character.toLowerCase().charCodeAt(0)) || isIn(character.toUpperCase().charCodeAt(0));
     });
@@ -295,9 +306,9 @@ class Parser {
   /** After the opening bracket. */
   #class(): CharSet {
     const isNegated = this.#take('^');
-    const set = new Uint8Array(ASCII);
+    const set = new Uint8Array(CODES);
     const add = (other: CharSet): void => {
-      for (let code = 0; code < ASCII; code++) if (other[code] === 1) set[code] = 1;
+      for (let code = 0; code < CODES; code++) if (other[code] === 1) set[code] = 1;
     };
     for (let isFirst = true; isFirst || this.#pattern[this.#at] !== ']'; isFirst = false) {
       const named = this.#takeMatch(/\[:(\^?)(\w+):\]/y);
@@ -333,7 +344,7 @@ class Parser {
 const KINDS = { set: 0, anchor: 1, split: 2, match: 3 } as const;
 
 class Program {
-  readonly #pattern: string;
+  readonly #refusal: RegexRefusal;
   readonly #states: State[] = [{ kind: 'match' }];
   readonly #first: number;
   /** The states once more, as numbers: they are looked at for every character of every name. */
@@ -352,19 +363,19 @@ class Program {
   steps = 0;
   #visits = 0;
 
-  constructor(pattern: string, node: Node) {
-    this.#pattern = pattern;
+  constructor(node: Node, refusal: RegexRefusal) {
+    this.#refusal = refusal;
     this.#first = this.#compile(node, 0);
     const size = this.#states.length;
     this.#kinds = new Uint8Array(size);
     this.#next = new Int32Array(size);
     this.#other = new Int32Array(size);
-    this.#sets = new Uint8Array(size * ASCII);
+    this.#sets = new Uint8Array(size * CODES);
     this.#states.forEach((state, index) => {
       this.#kinds[index] = KINDS[state.kind];
       if (state.kind !== 'match') this.#next[index] = state.next;
       if (state.kind === 'split') this.#other[index] = state.other;
-      if (state.kind === 'set') this.#sets.set(state.set, index * ASCII);
+      if (state.kind === 'set') this.#sets.set(state.set, index * CODES);
     });
     this.#reached = new Float64Array(size);
     // Each state is left once a round, to two others at most.
@@ -382,7 +393,7 @@ class Program {
       let following = 0;
       for (let index = 0; index < count; index++) {
         const state = this.#current[index];
-        if (this.#kinds[state] !== KINDS.set || this.#sets[state * ASCII + code] !== 1) continue;
+        if (this.#kinds[state] !== KINDS.set || this.#sets[state * CODES + code] !== 1) continue;
         following = this.#reach(this.#next[state], this.#following, following, name, at + 1);
       }
       [this.#current, this.#following] = [this.#following, this.#current];
@@ -417,7 +428,7 @@ class Program {
 
   /** Where `node` begins if `next` follows it. */
   #compile(node: Node, next: number): number {
-    if (++this.#visits > 10 * PROGRAM_SIZE_MAX) throw refusal(this.#pattern, 'it is too large');
+    if (++this.#visits > 10 * PROGRAM_SIZE_MAX) throw this.#refusal('it is too large');
     switch (node.kind) {
       case 'set':
         return this.#add({ kind: 'set', set: node.set, next });
@@ -451,7 +462,7 @@ class Program {
   }
 
   #add(state: State): number {
-    if (this.#states.length > PROGRAM_SIZE_MAX) throw refusal(this.#pattern, 'it is too large');
+    if (this.#states.length > PROGRAM_SIZE_MAX) throw this.#refusal('it is too large');
     return this.#states.push(state) - 1;
   }
 }

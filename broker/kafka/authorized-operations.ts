@@ -1,5 +1,5 @@
 /** The bit sets of operations a principal may do, as Metadata, DescribeCluster and DescribeGroups answer them (KIP-430). */
-import type { Operation, ResourceType } from '../access.ts';
+import type { KafkaResourceType, Operation } from '../access.ts';
 
 /** `AclOperation` codes of Kafka. */
 const CODES: Readonly<Record<Operation, number>> = {
@@ -16,7 +16,7 @@ const CODES: Readonly<Record<Operation, number>> = {
 };
 
 /** Which operations exist for a type of resource. */
-const OPERATIONS: Readonly<Record<ResourceType, readonly Operation[]>> = {
+const OPERATIONS: Readonly<Record<KafkaResourceType, readonly Operation[]>> = {
   TOPIC: ['READ', 'WRITE', 'CREATE', 'DELETE', 'ALTER', 'DESCRIBE', 'DESCRIBE_CONFIGS', 'ALTER_CONFIGS'],
   GROUP: ['READ', 'DELETE', 'DESCRIBE', 'DESCRIBE_CONFIGS', 'ALTER_CONFIGS'],
   CLUSTER: ['CREATE', 'ALTER', 'DESCRIBE', 'CLUSTER_ACTION', 'DESCRIBE_CONFIGS', 'ALTER_CONFIGS', 'IDEMPOTENT_WRITE'],
@@ -27,10 +27,10 @@ const OPERATIONS: Readonly<Record<ResourceType, readonly Operation[]>> = {
 export const CLUSTER = 'kafka-cluster';
 
 export interface Allowing {
-  allows(operation: Operation, type: ResourceType, name: string): boolean;
+  allows(operation: Operation, type: KafkaResourceType, name: string): boolean;
 }
 
-export function authorizedOperations(call: Allowing, type: ResourceType, name: string): number {
+export function authorizedOperations(call: Allowing, type: KafkaResourceType, name: string): number {
   let bits = 0;
   for (const operation of OPERATIONS[type]) if (call.allows(operation, type, name)) bits |= 1 << CODES[operation];
   return bits;

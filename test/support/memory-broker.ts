@@ -1,6 +1,5 @@
 /** The Kafka door on the engine in memory, without sockets: what a test sends and what it gets is bytes. */
 import { type Broker, noTraffic } from '../../broker/broker.ts';
-import { openAccess } from '../../broker/access.ts';
 import { resolveOptions } from '../../broker/config.ts';
 import { apiTable } from '../../broker/kafka/api-table.ts';
 import { KafkaConnection, RequestBudget } from '../../broker/kafka/connection.ts';
@@ -117,7 +116,6 @@ export async function openMemoryBroker(
     engine,
     ...coordinators,
     producerIds: new ProducerIds(1),
-    access: openAccess,
     traffic: noTraffic(),
     advertised: ({ localHost, localPort }) => ({ host: localHost, port: localPort }),
   };

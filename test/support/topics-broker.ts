@@ -1,7 +1,7 @@
 /** A broker without doors, disk and groups: topics on the engine in memory, under a clock that stands still. */
 import type { Broker } from '../../broker/broker.ts';
 import { resolveOptions } from '../../broker/config.ts';
-import { openAccess } from '../../broker/access.ts';
+import type { Access } from '../../broker/access.ts';
 import { TopicRegistry } from '../../broker/topics.ts';
 import { ManualClock } from './manual-clock.ts';
 import { MemoryEngine } from './memory-engine.ts';
@@ -19,6 +19,8 @@ export interface TopicsBrokerOptions {
   options?: Readonly<Record<string, string | number | boolean>>;
   seed?: number;
 }
+
+const allowed: Access = { authorize: () => true, authorizeTopic: () => true };
 
 export async function openTopicsBroker(init: TopicsBrokerOptions = {}): Promise<TopicsBroker> {
   const clock = new ManualClock();
@@ -39,7 +41,7 @@ export async function openTopicsBroker(init: TopicsBrokerOptions = {}): Promise<
     dataDir: '/memory',
     engine,
     topics,
-    access: openAccess,
+    access: allowed,
     advertised: ({ localHost, localPort }: { localHost: string; localPort: number }) => ({
       host: localHost,
       port: localPort,
