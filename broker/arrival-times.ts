@@ -12,6 +12,12 @@ export class ArrivalTimes {
 
   /** Undefined: not known any more, or never was. */
   at(offset: number): number | undefined {
+    const above = this.#above(offset);
+    return above === 0 ? undefined : this.#times[above - 1];
+  }
+
+  /** Index of the first time of what begins above `offset`. */
+  #above(offset: number): number {
     let low = 0;
     let high = this.#offsets.length;
     while (low < high) {
@@ -19,7 +25,17 @@ export class ArrivalTimes {
       if (this.#offsets[middle] <= offset) low = middle + 1;
       else high = middle;
     }
-    return low === 0 ? undefined : this.#times[low - 1];
+    return low;
+  }
+
+  /** The times of what lies from `offset` up to `endOffset`, in order; what is not known is left out. */
+  *between(offset: number, endOffset: number): Iterable<{ offset: number; endOffset: number; atMs: number }> {
+    for (let index = Math.max(0, this.#above(offset) - 1); index < this.#offsets.length; index++) {
+      const from = Math.max(offset, this.#offsets[index]);
+      const end = Math.min(endOffset, this.#offsets[index + 1] ?? endOffset);
+      if (from >= endOffset) return;
+      if (from < end) yield { offset: from, endOffset: end, atMs: this.#times[index] };
+    }
   }
 
   /** Forgets what is below `offset`, in larger pieces. */

@@ -83,6 +83,11 @@ export class AttributeIndex {
   append(offset: number, attributes: MessageAttributes): void {
     const { priority, notBeforeMs, expiresAtMs, group } = attributes;
     if (priority === 0 && notBeforeMs <= 0 && expiresAtMs === Number.POSITIVE_INFINITY && group === undefined) return;
+    this.add(offset, priority, notBeforeMs, expiresAtMs, group === undefined ? 0 : this.groupId(group));
+  }
+
+  /** As `append`, of a record that says something; its group by the id that `groupId` has just given, 0: none. */
+  add(offset: number, priority: number, notBeforeMs: number, expiresAtMs: number, group: number): void {
     const chunk = this.#chunkFor(offset);
     const index = chunk.count++;
     const number = (this.#firstChunk + this.#chunks.length - 1) * CHUNK_ENTRIES + index;
@@ -102,7 +107,7 @@ export class AttributeIndex {
       this.#writeTime(chunk.expires, index, expiresAtMs);
       this.#expiringCount++;
     }
-    if (group !== undefined) this.#joinGroup(chunk, index, number, group);
+    if (group !== 0) this.#joinGroup(chunk, index, number, group);
   }
 
   #chunkFor(offset: number): Chunk {
@@ -126,15 +131,24 @@ export class AttributeIndex {
     return chunk;
   }
 
-  #joinGroup(chunk: Chunk, index: number, number: number, group: string): void {
-    let id = this.#groupIds.get(group);
+  /** The id of a group by its name; a new one must be used at once, else it is never free again. */
+  groupId(name: string): number {
+    let id = this.#groupIds.get(name);
     if (id === undefined) {
       id = this.#freeGroups.pop() ?? this.#groupNames.length;
-      this.#groupIds.set(group, id);
-      this.#groupNames[id] = group;
+      this.#groupIds.set(name, id);
+      this.#groupNames[id] = name;
       this.#groupCounts[id] = 0;
       this.#groupNewest[id] = -1;
     }
+    return id;
+  }
+  /** Undefined: no record is of this group now. */
+  groupName(id: number): string | undefined {
+    return this.#groupNames[id];
+  }
+
+  #joinGroup(chunk: Chunk, index: number, number: number, id: number): void {
     chunk.groups ??= new Uint32Array(CHUNK_ENTRIES);
     chunk.links ??= new Uint32Array(CHUNK_ENTRIES);
     chunk.groups[index] = id;

@@ -1,9 +1,9 @@
 /**
  * The deduplication window of one queue: the ids of the last `windowMs`, each as 16 bytes of SHA-256 with the place of its
  * first send. For each partition a ring of entries in time order, in chunks; over them a hash table of entry numbers.
- * 29 to 34 B an id.
+ * 25 to 30 B an id.
  *
- *   entry   hash 4 × uint32 | offset since the chunk's first, uint32 | ms since the chunk began, uint32          24 B
+ *   entry   hash 4 × uint32 | offset since the chunk's first, 16 bits | ms since the chunk began, 16 bits         20 B
  *   table   number of the entry + 1, uint32; 0 is free. Linear probing; 64 parts, so that growing one is short
  *
  * The records of the log carry their ids: the log is the truth and this an index of it. `takeChanges` writes down only
@@ -49,14 +49,15 @@ export function dedupHash(id: string | Uint8Array): Buffer {
   return createHash('sha256').update(id).digest().subarray(0, 16);
 }
 
-/** Entries of a chunk: 48 KiB, so that a small window is small. */
+/** Entries of a chunk: 40 KiB. One that follows a chunk which did not fill up begins small: ids may come one a minute. */
 const CHUNK_BITS = 11;
 const CHUNK_ENTRIES = 1 << CHUNK_BITS;
+const CHUNK_ENTRIES_MIN = 16;
 const CHUNK_MASK = CHUNK_ENTRIES - 1;
-const ENTRY_WORDS = 6;
-const OFFSET_WORD = 4;
-const TIME_WORD = 5;
-const UINT32_MAX = 2 ** 32 - 1;
+const ENTRY_WORDS = 5;
+const HASH_WORDS = 4;
+const PLACE_WORD = 4;
+const UINT16_MAX = 2 ** 16 - 1;
 const PARTS = 64;
 const PART_SLOTS_MIN = 16;
 /** A part of the table grows when more of its slots than this are taken, and shrinks when fewer than an eighth are. */
@@ -72,7 +73,7 @@ const NO_SLOTS = new Uint32Array(0);
 /** Entries of one partition, in order of offset and time. */
 class Chunk {
   readonly id: number;
-  readonly words = new Uint32Array(CHUNK_ENTRIES * ENTRY_WORDS);
+  words: Uint32Array;
   readonly baseOffset: number;
   readonly startMs: number;
   /** Entries from `first` (those before have expired) to `count`; those before `taken` are in the state log. */
@@ -80,17 +81,29 @@ class Chunk {
   taken = 0;
   count = 0;
 
-  constructor(id: number, baseOffset: number, startMs: number) {
+  constructor(id: number, baseOffset: number, startMs: number, entries: number) {
     this.id = id;
     this.baseOffset = baseOffset;
     this.startMs = startMs;
+    this.words = new Uint32Array(entries * ENTRY_WORDS);
+  }
+
+  /** There is room for one more. */
+  takes(offset: number, timeMs: number): boolean {
+    const isNear = offset - this.baseOffset <= UINT16_MAX && timeMs - this.startMs <= UINT16_MAX;
+    return isNear && this.count < CHUNK_ENTRIES;
+  }
+  grow(): void {
+    const words = new Uint32Array(this.words.length * 2);
+    words.set(this.words);
+    this.words = words;
   }
 
   offsetOf(at: number): number {
-    return this.baseOffset + this.words[at * ENTRY_WORDS + OFFSET_WORD];
+    return this.baseOffset + (this.words[at * ENTRY_WORDS + PLACE_WORD] >>> 16);
   }
   timeOf(at: number): number {
-    return this.startMs + this.words[at * ENTRY_WORDS + TIME_WORD];
+    return this.startMs + (this.words[at * ENTRY_WORDS + PLACE_WORD] & UINT16_MAX);
   }
 }
 
@@ -345,14 +358,9 @@ export class DedupWindow {
   /** Answers the entry's number. */
   #append(ring: Ring, hash: Uint8Array, offset: number, timeMs: number): number {
     let chunk = ring.chunks.at(-1);
-    const isUsable =
-      chunk !== undefined &&
-      chunk.count < CHUNK_ENTRIES &&
-      offset - chunk.baseOffset <= UINT32_MAX &&
-      timeMs - chunk.startMs <= UINT32_MAX;
-    if (chunk === undefined || !isUsable) {
+    if (chunk === undefined || !chunk.takes(offset, timeMs)) {
       const id = this.#freeIds.pop() ?? this.#chunks.length;
-      chunk = new Chunk(id, offset, timeMs);
+      chunk = new Chunk(id, offset, timeMs, chunk?.count === CHUNK_ENTRIES ? CHUNK_ENTRIES : CHUNK_ENTRIES_MIN);
       this.#chunks[id] = chunk;
       this.#ringOfChunk[id] = ring;
       ring.chunks.push(chunk);
@@ -360,9 +368,9 @@ export class DedupWindow {
     assert(offset >= chunk.baseOffset, `ids of partition ${ring.partition} in order of offsets`);
     const at = chunk.count++;
     const base = at * ENTRY_WORDS;
-    for (let word = 0; word < OFFSET_WORD; word++) chunk.words[base + word] = wordOf(hash, word);
-    chunk.words[base + OFFSET_WORD] = offset - chunk.baseOffset;
-    chunk.words[base + TIME_WORD] = timeMs - chunk.startMs;
+    if (base === chunk.words.length) chunk.grow();
+    for (let word = 0; word < HASH_WORDS; word++) chunk.words[base + word] = wordOf(hash, word);
+    chunk.words[base + PLACE_WORD] = ((offset - chunk.baseOffset) << 16) | (timeMs - chunk.startMs);
     this.#size++;
     this.#budget.ids++;
     return ((chunk.id << CHUNK_BITS) | at) >>> 0;
@@ -496,7 +504,7 @@ function section({ partition, writtenCover }: Ring, ranges: readonly EntryRange[
   let at = SECTION_BYTES;
   for (const { chunk, from, until } of ranges) {
     for (let entry = from; entry < until; entry++, at += WRITTEN_BYTES) {
-      for (let word = 0; word < OFFSET_WORD; word++) {
+      for (let word = 0; word < HASH_WORDS; word++) {
         bytes.writeUInt32BE(chunk.words[entry * ENTRY_WORDS + word], at + word * 4);
       }
       bytes.writeUIntBE(chunk.offsetOf(entry), at + 16, 6);

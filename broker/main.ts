@@ -122,7 +122,7 @@ export async function openBroker({
     ...(jobs === undefined ? {} : { jobs }),
   });
   const report = (message: string, error: unknown): void => log(`${message}: ${inspect(error)}`);
-  const coordinators = await openCoordinators({ engine, clock, random, options, report });
+  const coordinators = await openCoordinators({ engine, clock, random, options, report, files: { disk, dataDir } });
   const { topics, groups, queues, queueCommands, queueReader } = coordinators;
   const amqp = new AmqpDoor({ engine, clock, random, options, topics, queues, reader: queueReader, report });
   await amqp.load();
@@ -214,6 +214,7 @@ export async function openCoordinators({
   random,
   options,
   report,
+  files,
 }: Pick<Broker, 'engine' | 'clock' | 'random' | 'options'> & {
   report: (message: string, error: unknown) => void;
   /** Where attribute indexes of queues are kept over a restart. Default: nowhere. */
@@ -243,6 +244,7 @@ export async function openCoordinators({
     options,
     topics,
     reader: queueReader,
+    ...(files === undefined ? {} : { attributeFiles: await AttributeFiles.open({ ...files, report }) }),
     topicDeleted: (topic) => groups.topicDeleted(topic),
     report,
   });

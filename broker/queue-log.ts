@@ -145,7 +145,7 @@ export class QueueLog<State extends LoggedState> {
     const { urgency, others = [] } = options;
     let part: QueueEvent[] = [...events];
     let partBytes = part.length * 128;
-    for (const { id, state } of dirty) {
+    for (const { id, state } of windowsLast(dirty)) {
       const bytes = state.takeChanges();
       if (bytes === undefined) continue;
       if (partBytes + bytes.length > this.#commitBytes && others.length === 0) {
@@ -214,6 +214,12 @@ export class QueueLog<State extends LoggedState> {
       yield* piecesOf(id, state);
     }
   }
+}
+
+/** What a window has covered is not looked for duplicates again: that they were discarded is in the log before. */
+function* windowsLast<State extends LoggedState>(entries: Iterable<LogEntry<State>>): Iterable<LogEntry<State>> {
+  for (const entry of entries) if (entry.key.partition !== WINDOW) yield entry;
+  for (const entry of entries) if (entry.key.partition === WINDOW) yield entry;
 }
 
 function* piecesOf(id: number, state: LoggedState): Iterable<QueueEvent> {

@@ -3,7 +3,7 @@
  * of the state go through `change`, so that none is forgotten when a turn is committed (`queue-serving.ts`).
  */
 import type { Partition } from './engine.ts';
-import type { QueueCounts } from './queue.ts';
+import type { OwnerId, QueueCounts } from './queue.ts';
 import { QueueDemand } from './queue-demand.ts';
 import type { IndexedBatch, QueueLane } from './queue-lane.ts';
 import type { LogEntry } from './queue-log.ts';
@@ -22,6 +22,8 @@ export class QueuePartition {
   readonly entry: LogEntry<QueueState>;
   /** Dead letters are being read or wait for their target. */
   isMoving = false;
+  /** Consumers that are gone and still hold something, which is given back a part in each turn. */
+  readonly releasing = new Set<OwnerId>();
   /** A purge has ended everything below, of which not all was known yet. */
   purgedTo = 0;
 

@@ -25,6 +25,8 @@ const VISIT_PORTIONS_MAX = 64;
 const TURN_DEADLINES_MAX = 256;
 /** And for so long at most. */
 const TURN_DEADLINES_MS = 8;
+/** Given back in one turn when their consumer has gone. */
+const TURN_RELEASES_MAX = 10_000;
 /** The wall clock may jump: deadlines are compared with it at least so often. */
 const LOOK_MS_MAX = 1000;
 
@@ -98,8 +100,20 @@ export class QueueServing implements ConsumerHost {
   }
 
   release(partition: QueuePartition, owner: OwnerId, isFailure: boolean): void {
-    if (partition.queue.isDeleted) return;
-    if (partition.state.releaseOwner(owner, this.#parts.clock.now(), { isFailure }) === 0) return;
+    const { state } = partition;
+    if (partition.queue.isDeleted || state.heldBy(owner) === 0) return;
+    partition.releasing.add(owner);
+    this.#releaseSome(partition, owner, isFailure);
+  }
+
+  /** Nobody is served from the partition before it is all back in its place. */
+  #releaseSome(partition: QueuePartition, owner: OwnerId, isFailure: boolean): void {
+    const { state, queue, releasing } = partition;
+    if (queue.isDeleted || this.#isStopped) return;
+    const { clock } = this.#parts;
+    state.releaseOwner(owner, clock.now(), { isFailure, messagesMax: TURN_RELEASES_MAX });
+    if (state.heldBy(owner) > 0) clock.endOfTurn(() => this.#releaseSome(partition, owner, isFailure));
+    else releasing.delete(owner);
     this.change(partition);
   }
 
@@ -303,7 +317,7 @@ export class QueueServing implements ConsumerHost {
   #portion(partition: QueuePartition, nowMs: number, served: Consumer[]): number {
     const { queue, state, demand, log } = partition;
     // What cannot be read is not handed out.
-    if (queue.isDeleted || log.isFenced) return 0;
+    if (queue.isDeleted || log.isFenced || partition.releasing.size > 0) return 0;
     for (;;) {
       const portion = demand.next();
       if (portion === undefined) return 0;

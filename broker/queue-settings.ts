@@ -3,6 +3,7 @@
  * text, as topic configs are; `queueSettings` types them. `docs/queues.md` lists them.
  */
 import { MillraceError } from '../protocol/errors.ts';
+import type { Options } from './config.ts';
 import type { GroupSettings } from './group-configs.ts';
 import type { LeaveReason, QueueDoor } from './queue.ts';
 import type { AttemptLimit, QueueStateSettings } from './queue-state.ts';
@@ -131,7 +132,10 @@ export function queueSettings(values: SettingValues): QueueSettings {
 }
 
 /** What the state machine goes by. */
-export function stateSettings(settings: QueueSettings, lookaheadMax: number): QueueStateSettings {
+export function stateSettings(
+  settings: QueueSettings,
+  options: Pick<Options, 'queue.lookahead.max' | 'queue.delay.memory.ms'>,
+): QueueStateSettings {
   const limits: AttemptLimit[] = [];
   if (settings['delivery.limit'] > 0) {
     limits.push({ door: 'kafka', counter: 'acquired', max: settings['delivery.limit'] });
@@ -145,7 +149,8 @@ export function stateSettings(settings: QueueSettings, lookaheadMax: number): Qu
     ttlMs: settings['ttl.ms'],
     delayMs: settings['delay.ms'],
     limits,
-    lookaheadMax,
+    lookaheadMax: options['queue.lookahead.max'],
+    delayMemoryMs: options['queue.delay.memory.ms'],
   };
 }
 

@@ -30,6 +30,8 @@ export interface QueueStateSettings {
   readonly limits: readonly AttemptLimit[];
   /** How many messages one search may pass over (blocked groups, noisy tenants) before it gives up until the next call. */
   readonly lookaheadMax: number;
+  /** Delays that end within this time are held in memory a second time; what is further off is left to the index. */
+  readonly delayMemoryMs: number;
 }
 
 export const DEFAULT_STATE_SETTINGS: QueueStateSettings = {
@@ -40,6 +42,7 @@ export const DEFAULT_STATE_SETTINGS: QueueStateSettings = {
   delayMs: 0,
   limits: [],
   lookaheadMax: 1_000_000,
+  delayMemoryMs: 600_000,
 };
 
 export interface QueueStateOptions {

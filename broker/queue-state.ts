@@ -14,9 +14,10 @@ import { AttemptLimits } from './attempt-limits.ts';
 import { AttributeIndex } from './attribute-index.ts';
 import { FlightTable, IN_FLIGHT, LEAVING, READY, TAKEN, WAITING } from './flight-table.ts';
 import { DELAYED, DONE, FRESH, MessageStates, TRACKED } from './message-states.ts';
-import { DelayHeap, OffsetHeap } from './offset-heap.ts';
+import { OffsetHeap } from './offset-heap.ts';
 import type { AcquiredRun, LeaveReason, OwnerId, QueueCounts, QueueDoor, Settlement } from './queue.ts';
 import { CHANGE, ChangeWriter, doorCode, doorOf, leavingDetails, reasonOf } from './queue-changes.ts';
+import { BLOCK_COST, QueueDelays } from './queue-delays.ts';
 import { QueueEpochs } from './queue-epochs.ts';
 import { applyChanges, CAME_BACK_AS_FAILURE, finish, IS_BOUND, type QueueImage, snapshotOf } from './queue-image.ts';
 import { DUE, GONE, HELD, NOT_DUE, QueueOrder } from './queue-order.ts';
@@ -62,7 +63,7 @@ export class QueueState {
   #order: QueueOrder;
   #epochs = new QueueEpochs();
   #arrivals = new ArrivalTimes();
-  readonly #delays = new DelayHeap();
+  #delays: QueueDelays;
   readonly #leavingOffsets = new OffsetHeap();
   readonly #changes = new ChangeWriter();
 
@@ -92,6 +93,7 @@ export class QueueState {
     this.#next = startOffset;
     this.#recoveredEnd = startOffset;
     this.#order = this.#newOrder();
+    this.#delays = this.#newDelays();
     this.#limits = new AttemptLimits(settings.limits);
   }
 
@@ -140,9 +142,7 @@ export class QueueState {
 
   /** When `advance` has something to do: a lock runs out, a delay ends, a message expires. Infinity: nothing is due ever. */
   get nextDeadlineMs(): number {
-    const delays = this.#delays;
-    while (delays.count > 0 && this.#states.get(delays.top) !== DELAYED) delays.pop();
-    let soonest = Math.min(this.#flights.nextDeadlineMs, delays.nextMs);
+    let soonest = Math.min(this.#flights.nextDeadlineMs, this.#delays.nextMs);
     if (!this.#hasExpiry) return soonest;
     const order = this.#order;
     order.beginSearch(false);
@@ -169,7 +169,7 @@ export class QueueState {
 
   /** Memory of the state, without the attribute index; for metrics. */
   get sizeBytes(): number {
-    return this.#states.sizeBytes + this.#flights.sizeBytes + this.#delays.count * 16;
+    return this.#states.sizeBytes + this.#flights.sizeBytes + this.#delays.sizeBytes;
   }
 
   // ------------------------------------------------------------------ the log moves
@@ -179,9 +179,10 @@ export class QueueState {
     const old = this.#settings;
     this.#settings = settings;
     this.#limits = new AttemptLimits(settings.limits);
+    this.#delays.memoryMs = settings.delayMemoryMs;
     if (settings.ttlMs < 0) this.#arrivals.clear();
     else if (old.ttlMs < 0) this.#arrivals.add(this.#start, nowMs);
-    this.#reorder();
+    if (isOtherOrder(old, settings)) this.#reorder();
   }
 
   /**
@@ -197,7 +198,7 @@ export class QueueState {
       this.#arrivals.trim(this.#start);
       this.#arrivals.add(from, appendedMs);
     }
-    this.#delayRange(from, endOffset, delayMs > 0 ? appendedMs + delayMs : 0, nowMs);
+    this.#delayedCount += this.#delays.delay(from, endOffset, delayMs > 0 ? appendedMs + delayMs : 0, nowMs);
     const hasRows = from < this.#recoveredEnd;
     if (hasRows) this.#countRecovered(from, Math.min(endOffset, this.#recoveredEnd));
     this.#order.extend(endOffset, hasRows);
@@ -207,36 +208,6 @@ export class QueueState {
       this.#order.beginSearch(false);
       this.#order.next();
     }
-  }
-
-  /** Fresh messages that are not due are delayed. `defaultDueMs`: for those that say nothing of it themselves and were not replayed. */
-  #delayRange(from: number, endOffset: number, defaultDueMs: number, nowMs: number): void {
-    const attributes = this.#attributes;
-    if (defaultDueMs > nowMs) {
-      for (let offset = from; offset < endOffset; offset++) {
-        if (this.#ownNotBeforeMs(offset) === 0 && this.#epochs.find(offset) === undefined) {
-          this.#delay(offset, defaultDueMs);
-        }
-      }
-    }
-    for (let entry = attributes.firstFrom(from); entry >= 0; entry = attributes.following(entry)) {
-      const offset = attributes.offsetAt(entry);
-      if (offset >= endOffset) break;
-      const dueMs = attributes.notBeforeAt(entry);
-      if (dueMs > nowMs) this.#delay(offset, dueMs);
-    }
-  }
-
-  #ownNotBeforeMs(offset: number): number {
-    const entry = this.#attributes.find(offset);
-    return entry < 0 ? 0 : this.#attributes.notBeforeAt(entry);
-  }
-
-  #delay(offset: number, dueMs: number): void {
-    if (this.#states.get(offset) !== FRESH) return;
-    this.#states.set(offset, DELAYED);
-    this.#delays.push(dueMs, offset);
-    this.#delayedCount++;
   }
 
   #countRecovered(from: number, endOffset: number): void {
@@ -340,6 +311,11 @@ export class QueueState {
 
   #newOrder(): QueueOrder {
     return new QueueOrder(this.#start, this.#settings, this.#states, this.#flights, this.#attributes);
+  }
+
+  #newDelays(): QueueDelays {
+    const parts = { states: this.#states, attributes: this.#attributes, epochs: this.#epochs };
+    return new QueueDelays(this.#settings.delayMemoryMs, parts);
   }
 
   /** What comes next is worked out anew. */
@@ -633,13 +609,15 @@ export class QueueState {
     this.#changes.note(CHANGE.undone, offset, 1, 0, 0);
   }
 
-  /** Gives back all that the owner holds. `isFailure`: counts as a failed attempt. Answers how many. */
-  releaseOwner(owner: OwnerId, nowMs: number, { isFailure }: { isFailure: boolean }): number {
+  /**
+   * Gives back what the owner holds, all or `messagesMax` of it (in no order: nobody should be served before it is all).
+   * `isFailure`: counts as a failed attempt. Answers how many.
+   */
+  releaseOwner(owner: OwnerId, nowMs: number, options: { isFailure: boolean; messagesMax?: number }): number {
     const flights = this.#flights;
-    const count = flights.countOf(owner);
-    for (let row = flights.firstOf(owner); row !== 0; row = flights.firstOf(owner)) {
-      this.#giveBack(row, isFailure, 0, nowMs);
-    }
+    const { isFailure, messagesMax = Number.POSITIVE_INFINITY } = options;
+    const count = Math.min(messagesMax, flights.countOf(owner));
+    for (let left = count; left > 0; left--) this.#giveBack(flights.firstOf(owner), isFailure, 0, nowMs);
     return count;
   }
 
@@ -668,10 +646,10 @@ export class QueueState {
         this.#order.moved(flights.offsetOf(row), NOT_DUE, DUE);
       }
     }
-    for (; this.#delays.nextMs <= nowMs && left > 0; left--) {
-      const offset = this.#delays.pop();
-      if (this.#states.get(offset) !== DELAYED) continue;
-      this.#states.set(offset, FRESH);
+    while (left > 0 && this.#delays.approach(nowMs)) left -= BLOCK_COST;
+    for (; left > 0; left--) {
+      const offset = this.#delays.takeDue(nowMs);
+      if (offset < 0) break;
       this.#delayedCount--;
       this.#order.moved(offset, NOT_DUE, DUE);
     }
@@ -801,6 +779,7 @@ export class QueueState {
       offset = states.next(DONE, runEnd, end);
     }
     this.#advanceStart();
+    this.#delays.prune();
     this.#reorder();
     return purged;
   }
@@ -812,14 +791,14 @@ export class QueueState {
    * reaches down to it (default: the one there is). Answers how many came back; if none, nothing changes.
    */
   replay(firstOffset: number, lastOffset: number, nowMs: number, attributes?: AttributeIndex): number {
-    if (attributes !== undefined) this.#attributes = attributes;
+    if (attributes !== undefined) this.#setAttributes(attributes);
     const states = this.#states;
     const first = Math.max(0, firstOffset);
     const end = Math.min(lastOffset + 1, this.#end);
     if (first < this.#start) states.lowerFloor(first);
     const count = first < end ? states.countDone(first, end) : 0;
     if (count > 0) {
-      this.#delays.retain((offset) => states.get(offset) === DELAYED);
+      this.#delays.prune();
       this.#revive(first, end, nowMs);
       const epoch = this.#epochs.newest + 1;
       this.#epochs.add({ offset: first, endOffset: end, epoch, atMs: nowMs });
@@ -837,21 +816,21 @@ export class QueueState {
     for (let offset = states.next(DONE, first, end); offset < end; ) {
       const runEnd = states.nextNot(DONE, offset, end);
       states.setRange(offset, runEnd, FRESH);
-      this.#delayRange(offset, runEnd, 0, nowMs);
+      this.#delayedCount += this.#delays.delay(offset, runEnd, 0, nowMs);
       offset = states.next(DONE, runEnd, end);
     }
-    if (this.#delayedCount === 0) return;
-    for (let at = states.next(DELAYED, first, end); at < end; at = states.next(DELAYED, at + 1, end)) {
-      if (this.#ownNotBeforeMs(at) > 0) continue;
-      states.set(at, FRESH);
-      this.#delayedCount--;
-    }
+    if (this.#delayedCount > 0) this.#delayedCount -= this.#delays.endDefaults(first, end);
   }
 
   /** The partition's index was made anew, reaching further down: another queue of the partition replays. */
   useAttributes(attributes: AttributeIndex): void {
-    this.#attributes = attributes;
+    this.#setAttributes(attributes);
     this.#reorder();
+  }
+
+  #setAttributes(attributes: AttributeIndex): void {
+    this.#attributes = attributes;
+    this.#delays.useAttributes(attributes);
   }
 
   /** Forgets everything and starts at `startOffset`, above or below (AlterShareGroupOffsets); handles of before are void. Call `extend` afterwards. */
@@ -867,7 +846,7 @@ export class QueueState {
     this.#flights = new FlightTable();
     this.#epochs.reset(baseEpoch, newestEpoch);
     this.#arrivals.clear();
-    this.#delays.clear();
+    this.#delays = this.#newDelays();
     this.#leavingOffsets.clear();
     this.#start = startOffset;
     this.#end = startOffset;
@@ -943,6 +922,7 @@ export class QueueState {
     this.#recoveredEnd = image.endOffset;
     this.#end = this.#start;
     this.#order = this.#newOrder();
+    this.#delays = this.#newDelays();
   }
 
   /**
@@ -965,6 +945,16 @@ export class QueueState {
       endOffset,
     };
   }
+}
+
+/** Whether what comes next is another with these settings. */
+function isOtherOrder(old: QueueStateSettings, settings: QueueStateSettings): boolean {
+  return (
+    old.isOrdered !== settings.isOrdered ||
+    old.isFair !== settings.isFair ||
+    old.priorityMax !== settings.priorityMax ||
+    old.lookaheadMax !== settings.lookaheadMax
+  );
 }
 
 function addToRuns(

@@ -4,6 +4,7 @@
  */
 import { batchRecordCount } from '../protocol/record-batch.ts';
 import type { Clock } from '../storage/clock.ts';
+import type { AttributeFiles } from './attribute-files.ts';
 import type { Options } from './config.ts';
 import { DedupBudget } from './dedup.ts';
 import type { Partition } from './engine.ts';
@@ -34,6 +35,8 @@ export interface QueueTopicsParts {
   readonly options: Options;
   readonly log: QueueLog<LoggedState>;
   readonly serving: QueueServing;
+  /** Where attribute indexes are kept over a restart; undefined: nowhere. */
+  readonly files: AttributeFiles | undefined;
   readonly report: (message: string, error: unknown) => void;
 }
 
@@ -65,19 +68,26 @@ export class QueueTopics {
   /** The state log was read: windows that are not in it get their place. */
   loaded(): void {
     this.#isLoaded = true;
-    for (const { windows, queues } of this.#topics.values()) {
+    for (const { windows, queues, lanes } of this.#topics.values()) {
       for (const queue of queues) {
         const dedup = windows.get(queue.name);
-        if (dedup !== undefined && dedup.entry === undefined) this.#logWindow(queue, dedup);
+        if (dedup === undefined || dedup.entry !== undefined) continue;
+        this.#logWindow(queue, dedup);
+        for (const lanesOfPartition of lanes.values()) for (const lane of lanesOfPartition) lane.needIds(0);
       }
     }
   }
   /** All lanes go on from where their states are. */
   begin(): void {
     for (const lane of this.#allLanes()) this.follow(lane);
+    const { files, report } = this.#parts;
+    files?.removeUnused().catch((error: unknown) => {
+      if (!this.#isClosed) report('attributes of queues that are gone are not removed', error);
+    });
   }
   close(): void {
     this.#isClosed = true;
+    this.#parts.files?.close();
     for (const lane of this.#allLanes()) lane.end();
   }
   *#allLanes(): Iterable<QueueLane> {
@@ -111,12 +121,13 @@ export class QueueTopics {
   #endLanes(shared: TopicQueues): void {
     const used = new Set<QueueLane>();
     for (const queue of shared.queues) for (const { lane } of queue.partitions()) used.add(lane);
-    for (const lanes of shared.lanes.values()) {
+    for (const [log, lanes] of shared.lanes) {
       for (const lane of lanes) {
         if (used.has(lane) || lane.isKept) continue;
         lane.end();
         lanes.delete(lane);
       }
+      if (lanes.size === 0) this.#parts.files?.forget(log);
     }
   }
 
@@ -146,17 +157,15 @@ export class QueueTopics {
   /** A lane that a state which begins at `startOffset` can take its messages from. */
   laneFor(queue: Queue, log: Partition, startOffset: number): QueueLane {
     const hasTimes = queue.settings['delay.ms'] > 0 || queue.settings['ttl.ms'] >= 0;
-    const isIndexed = this.find(log.topicId)?.intake !== undefined;
     for (const lane of this.lanesOf(log)) {
-      if (startOffset >= lane.indexedEnd) return lane;
-      if (!hasTimes && (!isIndexed || lane.indexedFrom <= startOffset)) return lane;
+      if (startOffset >= lane.indexedEnd || (!hasTimes && lane.suffices(startOffset))) return lane;
     }
     return this.#newLane(log, startOffset);
   }
 
   #newLane(log: Partition, firstOffset: number): QueueLane {
     const { queues } = this.of(log.topicId);
-    const { options, report, clock } = this.#parts;
+    const { options, report, clock, files } = this.#parts;
     const isIndexed = (): boolean => this.find(log.topicId)?.intake !== undefined;
     const lane = new QueueLane(log, firstOffset, {
       get isIndexed() {
@@ -175,6 +184,9 @@ export class QueueTopics {
         return dedupBy(queues);
       },
       decompressedBytesMax: options['decompressed.bytes.max'],
+      files: files?.of(log),
+      unsavedBytesMax: options['queue.attributes.unsaved.bytes'],
+      turn: () => new Promise((resolve) => clock.endOfTurn(resolve)),
       extended: (extended, endOffset, batches) => this.#extended(extended, endOffset, batches),
       failed: (failed, error) => {
         if (this.#isClosed) return;
@@ -225,7 +237,7 @@ export class QueueTopics {
   /** Sees to it that the partition has a lane with the attributes of everything from `offset` on; a promise if that takes a while. */
   reach(partition: QueuePartition, offset: number): Promise<void> | undefined {
     const { queue, log, lane, state } = partition;
-    if (this.find(log.topicId)?.intake === undefined || lane.indexedFrom <= offset) return undefined;
+    if (lane.suffices(offset)) return undefined;
     const lower = this.#newLane(log, offset);
     lower.isKept = true;
     this.follow(lower);

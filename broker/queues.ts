@@ -9,6 +9,7 @@
  */
 import { MillraceError } from '../protocol/errors.ts';
 import type { Clock } from '../storage/clock.ts';
+import type { AttributeFiles } from './attribute-files.ts';
 import type { Options } from './config.ts';
 import { DeadLetters, type ExchangeRouter, type Letter } from './dead-letters.ts';
 import type { CommitPart, Engine, Partition, Position } from './engine.ts';
@@ -76,6 +77,8 @@ export interface QueueParts {
   readonly options: Options;
   readonly topics: TopicRegistry;
   readonly reader: QueueReader;
+  /** Where attribute indexes are kept over a restart. Default: nowhere. */
+  readonly attributeFiles?: AttributeFiles;
   /** An owned queue was deleted and its topic with it. */
   readonly topicDeleted: (topic: Topic) => void;
   /** A line for the operator. */
@@ -123,7 +126,14 @@ export class QueueRegistry {
         if (!this.#isClosed) parts.report('queues have stopped', error);
       },
     });
-    this.#topics = new QueueTopics({ clock, options, log: this.#log, serving: this.#serving, report: parts.report });
+    this.#topics = new QueueTopics({
+      clock,
+      options,
+      log: this.#log,
+      serving: this.#serving,
+      files: parts.attributeFiles,
+      report: parts.report,
+    });
     const router = (): ExchangeRouter | undefined => this.#router;
     this.#deadLetters = new DeadLetters({
       engine,
@@ -449,7 +459,7 @@ export class QueueRegistry {
   }
 
   #stateSettings({ settings }: { settings: QueueValues['settings'] }) {
-    return stateSettings(settings, this.#parts.options['queue.lookahead.max']);
+    return stateSettings(settings, this.#parts.options);
   }
 
   /** Ends a declared queue (an owned one, and a stream, with its topic), or forgets the state of a plain group over a topic. */
@@ -606,7 +616,11 @@ export class QueueRegistry {
         for (const log of topic.partitions) {
           // With `log.flush: written` a power cut may have taken what the window has kept.
           state.window.forgetFrom(log.index, log.endOffset);
-          for (const lane of this.#topics.lanesOf(log)) lane.reach(state.window.coveredOffset(log.index));
+          const covered = state.window.coveredOffset(log.index);
+          for (const lane of this.#topics.lanesOf(log)) {
+            lane.reach(covered);
+            lane.needIds(covered);
+          }
         }
         continue;
       }

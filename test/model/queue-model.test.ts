@@ -85,9 +85,9 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'delayed messages are due too early',
-    file: 'queue-state.js',
-    from: 'for (; this.#delays.nextMs <= nowMs',
-    to: 'for (; this.#delays.nextMs <= nowMs + 1',
+    file: 'queue-delays.js',
+    from: 'if (this.#heap.nextMs > nowMs)',
+    to: 'if (this.#heap.nextMs > nowMs + 1)',
   },
   {
     name: 'an expired message is delivered',
@@ -181,7 +181,7 @@ async function broken({ name, file, from, to }: Mutant): Promise<QueueImplementa
   cpSync(join(built, 'protocol/errors.js'), join(folder, 'protocol/errors.js'));
   for (const source of readdirSync(join(built, 'broker'))) {
     if (
-      /^(queue-(state|image|order|changes|epochs)|attempt-|flight-|deadline-b|message-s|offset-|arrival-|attribute-).*\.js$/.test(
+      /^(queue-(state|image|order|changes|epochs|delays)|attempt-|flight-|deadline-b|message-s|offset-|arrival-|attribute-|hand-out-).*\.js$/.test(
         source,
       )
     ) {

@@ -81,6 +81,7 @@ function drawSettings(random: SimRandom): QueueStateSettings {
     delayMs: random.chance(0.25) ? random.between(1, 60) : 0,
     limits,
     lookaheadMax: random.pick([1_000_000, 1_000_000, 4, 20]),
+    delayMemoryMs: random.pick([0, 20, 80, 600_000]),
   };
 }
 

@@ -138,7 +138,9 @@ export class QueueOracle {
     this.settings = settings;
     if (settings.ttlMs < 0) for (const message of this.messages) message.arrivedMs = undefined;
     else if (old.ttlMs < 0) for (const message of this.live()) message.arrivedMs = nowMs;
-    this.reorder();
+    const isSameOrder = old.isOrdered === settings.isOrdered && old.isFair === settings.isFair;
+    const isSameSearch = old.priorityMax === settings.priorityMax && old.lookaheadMax === settings.lookaheadMax;
+    if (!isSameOrder || !isSameSearch) this.reorder();
   }
 
   reorder(): void {

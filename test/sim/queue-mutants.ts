@@ -45,9 +45,23 @@ export const queueMutants: readonly Mutant[] = [
     changes: [
       {
         file: 'broker/queue-lane.js',
-        from: 'this.#append(baseOffset, entries); this.#indexedEnd = lastOffset + 1; if',
-        to: 'this.#indexedEnd = lastOffset + 1; if',
+        from: 'this.#append(baseOffset, entries); this.#indexedEnd = lastOffset + 1; const',
+        to: 'this.#indexedEnd = lastOffset + 1; const',
       },
+    ],
+  },
+  {
+    name: 'kept-delays-not-read',
+    breaks: 'what was kept of records is read from its files at a start',
+    isQueues: true,
+    changes: [{ file: 'broker/queue-lane.js', from: 'content.addTo(this.attributes, at, next);', to: '' }],
+  },
+  {
+    name: 'delays-far-off-forgotten',
+    breaks: 'delays that end in a while are looked for in time',
+    isQueues: true,
+    changes: [
+      { file: 'broker/queue-delays.js', from: 'if (farMs >= heap.nextMs) return', to: 'if (farMs >= 0) return' },
     ],
   },
   {
@@ -60,7 +74,7 @@ export const queueMutants: readonly Mutant[] = [
         from: 'applyChanges(bytes) {',
         to: 'applyChanges(bytes) { if (bytes.length > 0) return;',
       },
-      { file: 'broker/queues.js', from: 'lane.reach(state.window.coveredOffset(log.index));', to: ';' },
+      { file: 'broker/queues.js', from: 'lane.reach(covered);', to: ';' },
     ],
   },
   {

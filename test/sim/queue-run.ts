@@ -104,6 +104,8 @@ class QueueRun {
         options['journal.checkpoint.bytes'] = random.pick([48, 160]) * KIB;
         options['log.tail.cache.bytes'] = random.pick([64, 1024]) * KIB;
         options['log.disk.reserve.bytes'] = 0;
+        options['queue.attributes.unsaved.bytes'] = random.pick([1, 2, 20]) * KIB;
+        options['queue.delay.memory.ms'] = random.pick([0, 200, 600_000]);
       },
       onOperation: (world, number) => {
         if (number < this.#deathAt || world.isDead) return;

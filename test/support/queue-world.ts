@@ -3,6 +3,7 @@
  * stopped, killed and cut from its power; and two doors in the two shapes that doors have, pull and push with credit.
  */
 import type { Options } from '../../broker/config.ts';
+import { AttributeFiles } from '../../broker/attribute-files.ts';
 import { resolveOptions } from '../../broker/config.ts';
 import { openEmbeddedEngine, type EmbeddedEngine } from '../../broker/embedded-engine.ts';
 import type { Engine } from '../../broker/engine.ts';
@@ -104,12 +105,15 @@ export class QueueWorld {
       decompressedBytesMax: options['decompressed.bytes.max'],
     });
     const report = (message: string, error: unknown): void => void this.reports.push(`${message}: ${String(error)}`);
+    const { disk } = this;
+    const attributeFiles = disk && (await AttributeFiles.open({ disk, dataDir: 'data', report }));
     this.queues = new QueueRegistry({
       engine,
       clock,
       options,
       topics,
       reader,
+      ...(attributeFiles ? { attributeFiles } : {}),
       topicDeleted: (topic) => void this.#deleted.push(topic.name),
       report,
     });
