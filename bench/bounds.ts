@@ -99,6 +99,7 @@ const RATIOS: readonly RatioBound[] = [
   { section: 'i', target: 'millrace files', against: 'kafka', figure: 'cpuSecondsPerMillion', atMost: 1 },
   { section: 's', target: 'millrace synced', against: 'kafka', figure: 'recordsPerSecond', atLeast: 2 },
   { section: 's', target: 'millrace synced', against: 'kafka', figure: 'cpuSecondsPerMillion', atMost: 0.7 },
+  ...amqpBounds(),
   {
     section: 'j',
     target: 'millrace synced',
@@ -108,6 +109,32 @@ const RATIOS: readonly RatioBound[] = [
     atMost: 1,
   },
 ];
+
+/** Against RabbitMQ 4.0: rate, CPU of a message, p99 of a confirm, memory. */
+function amqpBounds(): RatioBound[] {
+  const against = { section: 'f', target: 'millrace synced', against: 'rabbitmq' };
+  const rates: readonly (readonly [string, number])[] = [
+    ['classic, 100 confirms', 2.5],
+    ['classic, 1000 confirms', 2.5],
+    ['quorum, 100 confirms', 2.5],
+    ['quorum, 1000 confirms', 2.5],
+    ['publish only', 2.5],
+    ['amqplib, window of 1000', 2.5],
+    ['4:4 on 4 queues', 2],
+    ['1000 queues', 2],
+    ['transient', 1.7],
+    ['stream', 1.2],
+  ];
+  return [
+    ...rates.flatMap(([name, atLeast]): RatioBound[] => [
+      { ...against, case: name, figure: 'recordsPerSecond', atLeast },
+      { ...against, case: name, figure: 'cpuSecondsPerMillion', atMost: name === 'transient' ? 0.35 : 0.3 },
+      { ...against, case: name, figure: 'p99Us', atMost: 0.5 },
+      { ...against, case: name, figure: 'peakRssMib', atMost: 1.3 },
+    ]),
+    { ...against, case: '1000/s', figure: 'p50Us', atMost: 0.7 },
+  ];
+}
 
 interface AbsoluteBound {
   section: string;
@@ -126,6 +153,7 @@ const ABSOLUTES: readonly AbsoluteBound[] = [
   { section: 'j', target: 'millrace synced', case: 'acknowledgement', figure: 'p50Us', atMost: 350 },
   { section: 'j', target: 'millrace written', case: 'acknowledgement', figure: 'p50Us', atMost: 120 },
   { section: 'j', target: 'millrace written', case: 'acknowledgement', figure: 'p99Us', atMost: 1200 },
+  { section: 'f', target: 'millrace synced', case: '1000/s', figure: 'endP99Us', atMost: 6000 },
 ];
 
 const END_TO_END_US = 500;
@@ -144,6 +172,7 @@ const NAMES: Readonly<Record<Figure, string>> = {
   syncs: 'syncs',
   p50Us: 'p50',
   p99Us: 'p99',
+  endP99Us: 'end to end p99',
   firstRecordMs: 'first record',
   readyMs: 'time',
   journalMib: 'journal',
@@ -277,6 +306,7 @@ export function withUnit(value: number, figure: Figure): string {
       return `${twoDigits(value)} s`;
     case 'p50Us':
     case 'p99Us':
+    case 'endP99Us':
       return `${twoDigits(value / 1000)} ms`;
     case 'firstRecordMs':
     case 'readyMs':

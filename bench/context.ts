@@ -5,16 +5,19 @@ import { cpuSeconds, loadAverage, memory, resetPeak, sleep } from './machine.ts'
 import { type Millrace, startMillrace } from './millrace.ts';
 import { startKafka } from './peers/kafka/broker.ts';
 import type { KafkaJars } from './peers/kafka/install.ts';
+import { startRabbitMq } from './peers/rabbitmq/broker.ts';
 import { appendLine, type Figures } from './results.ts';
-import type { Target } from './target.ts';
+import type { AmqpTarget, Target } from './target.ts';
 
 /** After a measurement the broker finishes what it owes (segments, checkpoints); that CPU belongs to it. */
 const SETTLE_MS = 1000;
 
 export interface ContextOptions {
   run: string;
-  /** Undefined: only Millrace. */
-  jars: KafkaJars | undefined;
+  /** Of Kafka; undefined: only Millrace. */
+  jars?: KafkaJars | undefined;
+  /** Root of the system that has RabbitMQ; undefined: only Millrace. */
+  rabbitMqRoot?: string | undefined;
   dataDir: string;
   resultsFile: string;
   rounds: number;
@@ -26,15 +29,17 @@ export class Context {
   readonly dataDir: string;
   readonly rounds: number;
   readonly isQuick: boolean;
+  readonly #rabbitMqRoot: string | undefined;
   readonly #run: string;
   readonly #resultsFile: string;
   readonly #shared = new Map<string, Promise<Target>>();
   readonly #stops: (() => Promise<void>)[] = [];
   #serial = 0;
 
-  constructor({ run, jars, dataDir, resultsFile, rounds, isQuick }: ContextOptions) {
+  constructor({ run, jars, rabbitMqRoot, dataDir, resultsFile, rounds, isQuick }: ContextOptions) {
     this.#run = run;
     this.jars = jars;
+    this.#rabbitMqRoot = rabbitMqRoot;
     this.dataDir = dataDir;
     this.#resultsFile = resultsFile;
     this.rounds = rounds;
@@ -55,6 +60,19 @@ export class Context {
     const { jars } = this;
     return jars && this.#share('kafka', () => startKafka(jars, path.join(this.dataDir, this.fresh('kafka'))));
   }
+  rabbitMq(): Promise<AmqpTarget> | undefined {
+    const root = this.#rabbitMqRoot;
+    return root === undefined ? undefined : this.#share('rabbitmq', () => startRabbitMq(root, this.fresh('rabbit')));
+  }
+  /** A synced Millrace with its AMQP door open. */
+  amqp(): Promise<AmqpTarget> {
+    return this.#share('amqp', async () => {
+      const dataDir = path.join(this.dataDir, this.fresh('millrace-amqp'));
+      const target = await startMillrace({ name: 'millrace synced', dataDir, hasAmqp: true });
+      if (target.amqpPort === undefined) throw new Error('a Millrace with an AMQP door has a port for it');
+      return { ...target, amqpPort: target.amqpPort };
+    });
+  }
   synced(): Promise<Target> {
     return this.#share('synced', () => this.millrace('millrace synced', {}));
   }
@@ -74,13 +92,13 @@ export class Context {
     return target;
   }
 
-  #share(name: string, start: () => Promise<Target>): Promise<Target> {
-    let target = this.#shared.get(name);
-    if (!target) {
-      target = start();
-      this.#shared.set(name, target);
-      this.#stops.push(async () => (await target)?.stop());
-    }
+  #share<T extends Target>(name: string, start: () => Promise<T>): Promise<T> {
+    // A name always goes with the same `start`.
+    const known = this.#shared.get(name) as Promise<T> | undefined;
+    if (known) return known;
+    const target = start();
+    this.#shared.set(name, target);
+    this.#stops.push(async () => (await target).stop());
     return target;
   }
 

@@ -2,16 +2,19 @@
  * The benchmarks' command line:
  *
  *   npm run bench -- kafka [a g h i j k l s] [--rounds N] [--quick] [--data-dir DIR] [--no-peer] [--results FILE]
+ *   npm run bench -- amqp [PART OF A CASE'S NAME …] [the same]
  *   npm run bench -- compare [--results FILE] [--write]
  *
- * `kafka` measures Millrace and Apache Kafka in turn and prints the table; `compare` prints it from earlier results and,
+ * `amqp` is RabbitMQ's turn. `kafka` measures Millrace and Apache Kafka in turn and prints the table; `compare` prints it from earlier results and,
  * with --write, puts it into docs/benchmarks.md. QUICK=1 is --quick: a fifth of the records.
  */
 import { parseArgs } from 'node:util';
+import { benchAmqp } from './amqp.ts';
 import { compare } from './compare.ts';
 import { benchKafka, defaultDataDir, defaultResultsFile, SECTIONS, type Section } from './kafka.ts';
 
 const USAGE = `usage: npm run bench -- kafka [${SECTIONS.join(' ')}] [--rounds N] [--quick] [--data-dir DIR] [--no-peer] [--results FILE]
+       npm run bench -- amqp [PART OF A CASE'S NAME …] [the same]
        npm run bench -- compare [--results FILE] [--write]`;
 
 process.exitCode = await main(process.argv.slice(2));
@@ -38,6 +41,20 @@ async function main(args: string[]): Promise<number> {
       const sections = names.length === 0 ? SECTIONS : names.filter(isSection);
       await benchKafka({
         sections,
+        rounds,
+        isQuick: values.quick,
+        dataDir: values['data-dir'],
+        withPeer: !values['no-peer'],
+        resultsFile: values.results,
+      });
+      compare(values.results, { isWritten: false });
+      return 0;
+    }
+    case 'amqp': {
+      const rounds = Number(values.rounds);
+      if (!(rounds >= 1)) return usage();
+      await benchAmqp({
+        cases: names,
         rounds,
         isQuick: values.quick,
         dataDir: values['data-dir'],

@@ -14,6 +14,8 @@ export interface MillraceOptions {
   dataDir: string;
   /** Options by name, as `--set` takes them. */
   settings?: Readonly<Record<string, string | number>>;
+  /** Whether its AMQP door is open. Default: no. */
+  hasAmqp?: boolean;
   /** Flags for Node, for instance `--cpu-prof`. */
   nodeArgs?: readonly string[];
 }
@@ -21,13 +23,23 @@ export interface MillraceOptions {
 export interface Millrace extends Target {
   /** From exec to the ready line. */
   readonly readyMs: number;
+  /** Of the AMQP door, if it is open. */
+  readonly amqpPort: number | undefined;
 }
 
-export async function startMillrace({ name, dataDir, settings, nodeArgs }: MillraceOptions): Promise<Millrace> {
+export async function startMillrace({
+  name,
+  dataDir,
+  settings,
+  hasAmqp,
+  nodeArgs,
+}: MillraceOptions): Promise<Millrace> {
   const port = await freePort();
   const httpPort = await freePort();
   const args = ['serve', '--data-dir', path.join(dataDir, 'data')];
   args.push('--kafka', `127.0.0.1:${port}`, '--http', `127.0.0.1:${httpPort}`);
+  const amqpPort = hasAmqp ? await freePort() : undefined;
+  if (amqpPort !== undefined) args.push('--amqp', `127.0.0.1:${amqpPort}`);
   for (const [key, value] of Object.entries({ 'log.segment.delete.delay.ms': 1000, ...settings })) {
     args.push('--set', `${key}=${value}`);
   }
@@ -41,6 +53,7 @@ export async function startMillrace({ name, dataDir, settings, nodeArgs }: Millr
   return {
     name,
     port,
+    amqpPort,
     pid,
     readyMs,
     metrics: async () => parseMetrics(await httpGet(`http://127.0.0.1:${httpPort}/metrics`)),

@@ -27,6 +27,8 @@ export interface Figures {
   syncs?: number;
   p50Us?: number;
   p99Us?: number;
+  /** From publish to delivery. */
+  endP99Us?: number;
   /** From joining a group to the first record. */
   firstRecordMs?: number;
   /** Time to the ready line. */

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { nowUs } from './machine.ts';
 
 export interface Target {
-  /** As the results name it: `kafka`, `kafka fsync`, `millrace synced`, `millrace written`. */
+  /** As the results name it: `kafka`, `kafka fsync`, `rabbitmq`, `millrace synced`, `millrace written`. */
   readonly name: string;
   readonly port: number;
   readonly pid: number;
@@ -16,6 +16,10 @@ export interface Target {
   stop(): Promise<void>;
   /** kill -9, and waits. */
   kill(): Promise<void>;
+}
+
+export interface AmqpTarget extends Target {
+  readonly amqpPort: number;
 }
 
 export interface Started {

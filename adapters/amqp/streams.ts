@@ -8,9 +8,17 @@
 import { type Table, textField } from '../../protocol/amqp/table.ts';
 import type { Queue, QueueRegistry } from '../../broker/queues.ts';
 import type { Topic, TopicRegistry } from '../../broker/topics.ts';
+import { MessageCounters } from './counters.ts';
 import type { AmqpQueue } from './vhost.ts';
 
 const STREAM_ARGUMENTS: Table = [['x-queue-type', textField('stream')]];
+
+/** Messages that wait; of a single partition, what it has. */
+export function readyCount({ queue, partitionIndex }: AmqpQueue): number {
+  if (partitionIndex === undefined || queue.isDeleted) return queue.counts().ready;
+  const { highWatermark, startOffset } = queue.topic.partitions[partitionIndex];
+  return highWatermark - startOffset;
+}
 
 export class StreamViews {
   readonly #topics: TopicRegistry;
@@ -69,6 +77,7 @@ export class StreamViews {
       queue: this.#queues.stream(topic),
       owner: undefined,
       wasConsumed: false,
+      counters: new MessageCounters(),
       partitionIndex,
     };
   }

@@ -5,10 +5,10 @@
  *   MILLRACE_KAFKA_HOME    the cache folder; default ~/.cache/millrace-peers/kafka
  */
 import { spawnSync } from 'node:child_process';
-import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { checkoutRoot } from '../../machine.ts';
+import { resolveJars } from '../maven.ts';
 
 /** The broker that is measured, and the newest tools that Maven Central has. */
 export const BROKER_VERSION = '4.4.0';
@@ -38,27 +38,19 @@ export function installKafka(): KafkaJars | undefined {
     return undefined;
   }
   const isInstalled =
-    resolveJars(folder, { profile: 'broker', version: BROKER_VERSION, target: jars.broker }) &&
-    resolveJars(folder, { profile: 'tools', version: TOOLS_VERSION, target: jars.tools });
+    resolveKafka(folder, { profile: 'broker', version: BROKER_VERSION, target: jars.broker }) &&
+    resolveKafka(folder, { profile: 'tools', version: TOOLS_VERSION, target: jars.tools });
   return isInstalled ? jars : undefined;
 }
 
-function resolveJars(
+function resolveKafka(
   folder: string,
   { profile, version, target }: { profile: string; version: string; target: string },
 ): boolean {
-  // Maven copies jar by jar: the mark is written when the last one is there.
-  const mark = path.join(target, '.done');
-  if (fs.existsSync(mark)) return true;
-  console.error(`Installing Apache Kafka ${version} (${profile}) into ${target} with Maven …`);
-  fs.mkdirSync(target, { recursive: true });
-  const args = ['-q', '-B', '-f', path.join(folder, 'pom.xml'), '-P', profile];
-  args.push(`-Dkafka.version=${version}`, `-Djars=${target}`, 'package');
-  const { status, error } = spawnSync('mvn', args, { stdio: ['ignore', 2, 2] });
-  if (status !== 0) {
-    console.error(error ? 'mvn is not on the PATH.' : 'Maven failed (see above).');
-    return false;
-  }
-  fs.writeFileSync(mark, '');
-  return true;
+  return resolveJars({
+    what: `Apache Kafka ${version} (${profile})`,
+    pom: path.join(folder, 'pom.xml'),
+    target,
+    args: ['-P', profile, `-Dkafka.version=${version}`],
+  });
 }
