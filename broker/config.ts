@@ -341,6 +341,17 @@ export const options = {
     100_000_000,
     'Messages that one search of a queue may pass over (groups that are locked, tenants that have too much) before it gives up until the next turn; bounds how long it holds the event loop (about 0.04 µs a message).',
   ),
+  'queue.leases': text(
+    'accepted',
+    'accepted: what is handed out under a lock that ends with its connection (Kafka, AMQP) leaves at once; if the broker crashes before that is written (queue.commit.linger.ms), the message is handed out again, told to be redelivered, and counted from the older number. synced: it leaves when it is on the platter that it was handed out; every delivery waits for a sync. Locks that outlive their connection (SQS) are always synced.',
+    ['accepted', 'synced'],
+  ),
+  'queue.commit.linger.ms': int(
+    5,
+    0,
+    1000,
+    'How long what nobody waits for (basic.ack, what was handed out) may wait for more of it before it is written: one write for all queues.',
+  ),
   'queue.open.batches.bytes': int(
     32 * MIB,
     1 * MIB,
@@ -376,6 +387,17 @@ export const options = {
   'offsets.retention.check.interval.ms': int(600_000, 1, SAFE_MAX, 'As Apache Kafka.'),
   'offset.metadata.max.bytes': int(4_096, 0, INT32_MAX, 'As Apache Kafka.'),
 
+  // RabbitMQ's management API.
+  'management.body.bytes.max': int(20_000_000, 1 * KIB, 1 * GIB, 'As RabbitMQ: a definitions file is one body.'),
+  'management.bodies.bytes.max': int(
+    64 * MIB,
+    1 * KIB,
+    64 * GIB,
+    'Memory of the bodies that are being read or worked on; a request beyond it is told to come again.',
+  ),
+  'management.connections.max': int(1_000, 1, 1_000_000, 'Tools hold few; each may have one answer on its way.'),
+  'management.request.ms': int(60_000, 1_000, SAFE_MAX, 'From the first byte of a request to its last.'),
+
   // Connections and requests.
   'socket.request.max.bytes': int(
     100 * MIB,
@@ -396,6 +418,12 @@ export const options = {
     64 * KIB,
     GIB,
     'Response bytes held in memory for a connection; the rest is read from the log as the socket drains.',
+  ),
+  'amqp.parked.bytes.max': int(
+    1 * MIB,
+    64 * KIB,
+    GIB,
+    'Frames that wait for their channel, which waits for the disk; beyond it the connection is not read.',
   ),
   'requests.buffered.bytes.max': int(
     256 * MIB,

@@ -63,6 +63,12 @@ const DEATHS_MAX = 64;
 /** Longer keys stand for their hash. */
 const GROUP_KEY_BYTES_MAX = 256;
 
+/**
+ * What makes two messages the same for deduplication: the id that the producer gave, or without one the content;
+ * `group-…`: within a group only.
+ */
+export type DedupBy = 'id' | 'content' | 'group-id' | 'group-content';
+
 export interface AttributeOptions {
   /**
    * Delay and TTL count from here. Default: the record's timestamp, which for a batch read back from the log is the
@@ -73,8 +79,8 @@ export interface AttributeOptions {
   readonly isFromClient: boolean;
   /** The queue is ordered or fair: without `millrace.group` the record's key is its group. */
   readonly isGrouped: boolean;
-  /** What makes two messages the same for deduplication; undefined: the ids are not needed. */
-  readonly dedupBy: 'id' | 'content' | undefined;
+  /** Undefined: the ids are not needed. */
+  readonly dedupBy: DedupBy | undefined;
 }
 
 /** One record that says anything. */
@@ -104,7 +110,7 @@ export function batchAttributes(
   const { recordCount, baseTimestamp, appendTime } = recordTimes(batch, position);
   const { bytes } = cursor;
   const entries: AttributeEntry[] = [];
-  const looksAtContent = options.dedupBy === 'content';
+  const looksAtContent = options.dedupBy !== undefined && isByContent(options.dedupBy);
   const looksAtAll = options.isGrouped || looksAtContent;
   // Where the next reserved header may be: records before it need no look at their headers, and often there is none.
   let nearest = nextReserved(bytes, cursor.position);
@@ -211,8 +217,7 @@ export function recordAttributes(
     }
   }
   if (isGrouped && group === undefined && record.key !== null) group = groupOfKey(record.key);
-  if (dedupBy === undefined) dedupId = undefined;
-  else if (dedupBy === 'content' && dedupId === undefined) dedupId = contentId(record.value);
+  dedupId = dedupBy === undefined ? undefined : dedupKey(dedupBy, { id: dedupId, group, value: record.value });
   const saysNothing =
     priority === 0 &&
     notBeforeMs === 0 &&
@@ -258,8 +263,20 @@ function groupOfKey(key: Buffer): string {
   return isUtf8(key) ? key.toString() : `\0${key.toString('latin1')}`;
 }
 
+const isByContent = (by: DedupBy): boolean => by === 'content' || by === 'group-content';
+
+/** Messages of equal keys are one; undefined: it is like no other. */
+export function dedupKey(
+  by: DedupBy,
+  { id, group = '', value }: { id: string | undefined; group: string | undefined; value: Uint8Array | null },
+): string | undefined {
+  const key = id ?? (isByContent(by) ? contentId(value) : undefined);
+  const isWithinGroup = by === 'group-id' || by === 'group-content';
+  return key === undefined || !isWithinGroup ? key : `${group}\0${key}`;
+}
+
 /** No id that a producer gives begins with a zero byte and is that long. */
-function contentId(value: Buffer | null): string {
+function contentId(value: Uint8Array | null): string {
   return `\0${createHash('sha256')
     .update(value ?? '')
     .digest('base64')}`;
@@ -290,11 +307,21 @@ function headerText(headers: readonly RecordHeader[], name: string): string | un
   return value === undefined || value === null ? undefined : value.toString();
 }
 
+/** How a message had been published when it died, in the words of a door with exchanges. */
+export interface Publication {
+  readonly exchange: string;
+  readonly routingKeys: readonly string[];
+  /** What the queue is called there, if that is another name. */
+  readonly alias?: string;
+}
+
 /** One queue and reason, counted; as RabbitMQ's x-death. */
 export interface Death {
   readonly queue: string;
   readonly reason: LeaveReason;
   readonly count: number;
+  /** At the first of these deaths. */
+  readonly published?: Publication;
   readonly firstMs: number;
   readonly lastMs: number;
   /** Text of a reject, if its settlement had one. The newest. */
@@ -309,7 +336,14 @@ export interface Death {
 
 export interface DeathHistory {
   /** The first death of all. */
-  readonly first: { readonly queue: string; readonly reason: LeaveReason; readonly timeMs: number };
+  readonly first: {
+    readonly queue: string;
+    readonly reason: LeaveReason;
+    readonly timeMs: number;
+    readonly published?: Publication;
+  };
+  /** Exchange of the message at its newest death. */
+  readonly lastExchange?: string;
   /** Newest first; one entry for each queue and reason. */
   readonly deaths: readonly Death[];
 }
@@ -344,7 +378,9 @@ export interface DeathEvent {
   readonly reason: LeaveReason;
   readonly detail?: string;
   readonly timeMs: number;
-  readonly place: MessagePlace;
+  /** Undefined: the queue refused it, it has no place there. */
+  readonly place: MessagePlace | undefined;
+  readonly published?: Publication;
 }
 
 export interface DeadLetter {
@@ -352,7 +388,7 @@ export interface DeadLetter {
    * To be appended to the target: same key, value and headers; id, origin and history added; delay, TTL and dedup id
    * taken off. Its timestamp is `timeMs`.
    */
-  readonly copy: RecordInit;
+  readonly copy: Omit<QueuedRecord, 'offset'>;
   readonly history: DeathHistory;
 }
 
@@ -367,16 +403,17 @@ const takenOff: ReadonlySet<string> = new Set([
   headerNames.death,
 ]);
 
-export function deadLetter(record: QueuedRecord, event: DeathEvent): DeadLetter {
+export function deadLetter(record: Omit<QueuedRecord, 'offset'>, event: DeathEvent): DeadLetter {
   const { key, value, headers } = record;
+  const { place } = event;
   const history = continued(deathHistory(headers), record, event);
-  const kept: { key: string; value: Uint8Array | null }[] = headers.filter((header) => !takenOff.has(header.key));
-  kept.push(textHeader(headerNames.id, messageId(event.place, headers)));
-  if (headerText(headers, headerNames.originTopic) === undefined) {
+  const kept: RecordHeader[] = headers.filter((header) => !takenOff.has(header.key));
+  if (place !== undefined) kept.push(textHeader(headerNames.id, messageId(place, headers)));
+  if (place !== undefined && headerText(headers, headerNames.originTopic) === undefined) {
     kept.push(
-      textHeader(headerNames.originTopic, event.place.topic),
-      textHeader(headerNames.originPartition, String(event.place.partition)),
-      textHeader(headerNames.originOffset, String(event.place.offset)),
+      textHeader(headerNames.originTopic, place.topic),
+      textHeader(headerNames.originPartition, String(place.partition)),
+      textHeader(headerNames.originOffset, String(place.offset)),
       textHeader(headerNames.originTime, String(record.timestamp)),
     );
     const dedupId = headers.find((header) => header.key === headerNames.dedupId);
@@ -387,12 +424,17 @@ export function deadLetter(record: QueuedRecord, event: DeathEvent): DeadLetter 
 }
 
 /** The history with this death: a queue and reason that is there already is counted and comes first again. */
-function continued(history: DeathHistory | undefined, record: QueuedRecord, event: DeathEvent): DeathHistory {
-  const { queue, reason, detail, timeMs, place } = event;
+function continued(
+  history: DeathHistory | undefined,
+  record: Pick<QueuedRecord, 'headers'>,
+  event: DeathEvent,
+): DeathHistory {
+  const { queue, reason, detail, timeMs, place, published } = event;
+  const publishedThen = published === undefined ? {} : { published };
   const before = history?.deaths ?? [];
   const same = before.find((death) => death.queue === queue && death.reason === reason);
   const ttl = record.headers.find(({ key }) => key === headerNames.ttlMs);
-  const ttlMs = ttl === undefined ? undefined : wholeNumber(ttl.key, ttl.value, MS_MAX, false);
+  const ttlMs = same?.ttlMs ?? (ttl === undefined ? undefined : wholeNumber(ttl.key, ttl.value, MS_MAX, false));
   const death: Death = {
     queue,
     reason,
@@ -401,17 +443,19 @@ function continued(history: DeathHistory | undefined, record: QueuedRecord, even
     lastMs: timeMs,
     ...(detail === undefined ? {} : { detail }),
     ...(ttlMs === undefined ? {} : { ttlMs }),
-    topic: place.topic,
-    partition: place.partition,
-    offset: place.offset,
+    ...(same === undefined ? publishedThen : same.published && { published: same.published }),
+    topic: place?.topic ?? '',
+    partition: place?.partition ?? -1,
+    offset: place?.offset ?? -1,
   };
   return {
-    first: history?.first ?? { queue, reason, timeMs },
+    first: history?.first ?? { queue, reason, timeMs, ...publishedThen },
+    ...(published === undefined ? {} : { lastExchange: published.exchange }),
     deaths: [death, ...before.filter((other) => other !== same)].slice(0, DEATHS_MAX),
   };
 }
 
-function textHeader(key: string, value: string): { key: string; value: Uint8Array } {
+function textHeader(key: string, value: string): RecordHeader {
   return { key, value: Buffer.from(value) };
 }
 

@@ -7,7 +7,7 @@ import { batchRecordCount } from '../protocol/record-batch.ts';
 import type { Clock } from '../storage/clock.ts';
 import { dedupHash } from './dedup.ts';
 import type { Appended, Partition } from './engine.ts';
-import { type AttributeEntry, batchAttributes } from './queue-attributes.ts';
+import { type AttributeEntry, batchAttributes, type DedupBy, dedupKey } from './queue-attributes.ts';
 import type { QueueDedup } from './queue-dedup.ts';
 import type { QueueLane } from './queue-lane.ts';
 import type { Queue } from './queues.ts';
@@ -31,7 +31,7 @@ export interface IntakeHost {
   /** Declared queues over the topic. */
   queues(): Iterable<Queue>;
   readonly isGrouped: boolean;
-  readonly dedupBy: 'id' | 'content' | undefined;
+  readonly dedupBy: DedupBy | undefined;
   /** Windows of those queues that have one. */
   windows(): Iterable<QueueDedup>;
   lanes(partition: Partition): Iterable<QueueLane>;
@@ -67,10 +67,22 @@ export class QueueIntake {
     return { recordCount, timeMs, entries };
   }
 
+  /** How many more messages its queues take now: less than infinity where one of them refuses what is too much. */
+  room(partition: Partition): number {
+    let room = Number.POSITIVE_INFINITY;
+    for (const queue of this.#host.queues()) room = Math.min(room, roomOf(queue, partition));
+    return room;
+  }
+
   /** The batch has its offsets. Nothing to do for one that was sent twice. */
   appended(partition: Partition, pending: PendingIntake, appended: Appended): void {
     if (appended.isDuplicate) return;
     this.#seen(partition, pending, appended.baseOffset);
+  }
+
+  /** The batch is about to be appended, and to begin at `baseOffset`. */
+  begins(partition: Partition, pending: PendingIntake, baseOffset: number): void {
+    this.#seen(partition, pending, baseOffset);
   }
 
   /** As both, for a batch of the broker's own that is about to be appended; default: where the partition ends now. */
@@ -78,9 +90,15 @@ export class QueueIntake {
     this.#seen(partition, this.check(partition, batch, 'broker'), baseOffset);
   }
 
-  /** Where a message with this id was sent first, within the window of a queue. */
-  firstSend(id: string): { readonly partition: number; readonly offset: number } | undefined {
-    const hash = dedupHash(id);
+  /** Messages of equal keys are one; undefined: no queue compares it with others. */
+  dedupKey(message: Parameters<typeof dedupKey>[1]): string | undefined {
+    const { dedupBy } = this.#host;
+    return dedupBy === undefined ? undefined : dedupKey(dedupBy, message);
+  }
+
+  /** Where a message of this key was sent first, within the window of a queue. */
+  firstSend(key: string): { readonly partition: number; readonly offset: number } | undefined {
+    const hash = dedupHash(key);
     const nowMs = this.#host.clock.now();
     for (const { window } of this.#host.windows()) {
       const found = window.find(hash, nowMs);
@@ -96,16 +114,25 @@ export class QueueIntake {
   }
 }
 
-/** What was appended and is not durable yet counts, too. */
-function checkLength(queue: Queue, partition: Partition, recordCount: number): void {
+/** Messages that the queue takes before it refuses any. What was appended and is not durable yet counts, too. */
+function roomOf(queue: Queue, partition: Partition): number {
   const { overflow, 'max.messages': messagesMax, 'max.bytes': bytesMax } = queue.settings;
-  if (overflow !== 'refuse' || (messagesMax < 0 && bytesMax < 0)) return;
+  if (overflow === 'drop-oldest' || (messagesMax < 0 && bytesMax < 0)) return Number.POSITIVE_INFINITY;
   const { ready, delayed, blocked } = queue.counts();
-  let waiting = ready + delayed + blocked + recordCount;
+  let waiting = ready + delayed + blocked;
   for (const { log, state } of queue.partitions()) waiting += Math.max(0, log.endOffset - state.endOffset);
-  const { sizeBytes, startOffset, endOffset } = partition;
-  const waitingBytes = waiting * (sizeBytes / Math.max(1, endOffset - startOffset));
-  if ((messagesMax >= 0 && waiting > messagesMax) || (bytesMax >= 0 && waitingBytes > bytesMax)) {
+  let room = messagesMax < 0 ? Number.POSITIVE_INFINITY : messagesMax - waiting;
+  if (bytesMax >= 0) {
+    const { sizeBytes, startOffset, endOffset } = partition;
+    const averageBytes = sizeBytes / Math.max(1, endOffset - startOffset);
+    // Nothing is known before the first one.
+    if (averageBytes > 0) room = Math.min(room, Math.floor(bytesMax / averageBytes) - waiting);
+  }
+  return room;
+}
+
+function checkLength(queue: Queue, partition: Partition, recordCount: number): void {
+  if (recordCount > roomOf(queue, partition)) {
     throw new MillraceError('POLICY_VIOLATION', `the queue '${queue.name}' is full`);
   }
 }

@@ -9,7 +9,6 @@
  *   piece 4        rest: flags int8 (1: first, 2: last) and a piece of a snapshot. Pieces count when the last one is
  *                  there: a log that was being rewritten when the broker ended has some of them for nothing
  */
-import assert from 'node:assert';
 import { pack, unpack } from 'msgpackr';
 import { MillraceError } from '../protocol/errors.ts';
 import type { DecodedRecord, RecordInit } from '../protocol/record-batch.ts';
@@ -72,7 +71,10 @@ export interface QueueLogParts<State extends LoggedState> {
 }
 
 export class QueueLog<State extends LoggedState> {
+  readonly #engine: Engine;
   readonly #log: StateLog<QueueEvent>;
+  /** Of a commit that changed no queue. */
+  #othersPosition: Position = 0;
   readonly #open: QueueLogParts<State>['open'];
   readonly #entries = new Map<number, LogEntry<State>>();
   /** While loading: pieces of snapshots whose last one is to come. */
@@ -84,6 +86,7 @@ export class QueueLog<State extends LoggedState> {
   #newestId = 0;
 
   constructor({ engine, clock, entryBytes, open }: QueueLogParts<State>) {
+    this.#engine = engine;
     this.#open = open;
     // Half of it: framing, and what others add to a commit.
     this.#commitBytes = Math.min(COMMIT_BYTES, Math.floor(entryBytes / 2));
@@ -116,7 +119,7 @@ export class QueueLog<State extends LoggedState> {
   }
 
   get position(): Position {
-    return this.#log.position;
+    return Math.max(this.#log.position, this.#othersPosition);
   }
   entries(): IterableIterator<LogEntry<State>> {
     return this.#entries.values();
@@ -161,7 +164,7 @@ export class QueueLog<State extends LoggedState> {
       partBytes += bytes.length + HEADER_BYTES;
     }
     if (part.length > 0) this.#log.commit(part, { urgency, others });
-    else assert(others.length === 0, 'a commit of others without a change of a queue');
+    else if (others.length > 0) this.#othersPosition = this.#engine.commit(others, urgency).position;
   }
 
   /** Changes too large for one commit: the state whole instead, whose pieces count together. */

@@ -56,6 +56,11 @@ export const queueSettingTable = {
   'dead.letter.queue': text('', 'Queue or topic for messages that leave without being accepted. Empty: nowhere.'),
   'failed.dead.letter.queue': text('', 'As dead.letter.queue, for messages over failed.limit. Empty: that one.'),
   'receive.dead.letter.queue': text('', 'As dead.letter.queue, for messages over receive.limit. Empty: that one.'),
+  'dead.letter.exchange': text(
+    '',
+    'AMQP exchange to which messages that leave without being accepted are published; before dead.letter.queue. amq.default: the default exchange. Empty: none.',
+  ),
+  'dead.letter.routing.key': text('', 'Routing key for dead.letter.exchange. Not set: the keys that a message has.'),
   'delay.ms': number(0, 0, SAFE_MAX, 'Messages become available so long after their append.'),
   'ttl.ms': number(-1, -1, SAFE_MAX, 'Messages leave as expired so long after their append. -1: never.'),
   'priority.max': number(
@@ -67,10 +72,18 @@ export const queueSettingTable = {
   ordered: flag(false, 'Messages of a group are handed out one after the other.'),
   fair: flag(false, 'Groups are served in turn, quiet ones first, without locking each other.'),
   'dedup.window.ms': number(0, 0, SAFE_MAX, 'A message whose id was seen within this time is not taken again. 0: off.'),
-  'dedup.by': text('id', 'What makes a duplicate: the id that the producer gave, or the content.', ['id', 'content']),
+  'dedup.by': text(
+    'id',
+    'What makes a duplicate: the id that the producer gave, or without one the content; group-…: within its group.',
+    ['id', 'content', 'group-id', 'group-content'],
+  ),
   'max.messages': number(-1, -1, SAFE_MAX, 'Messages that may be waiting. -1: no limit.'),
   'max.bytes': number(-1, -1, SAFE_MAX, 'Bytes of messages that may be waiting, by average size. -1: no limit.'),
-  overflow: text('drop-oldest', 'What happens beyond these limits.', ['drop-oldest', 'refuse']),
+  overflow: text(
+    'drop-oldest',
+    'What happens beyond these limits: the oldest leave, or new ones are refused (refuse-dead-letter: and are dead letters).',
+    ['drop-oldest', 'refuse', 'refuse-dead-letter'],
+  ),
   'single.active.consumer': flag(false, 'Only one consumer is served; the next when it goes.'),
   'expires.ms': number(-1, -1, SAFE_MAX, 'A queue unused for so long is deleted. -1: never.'),
   'replay.retention.ms': number(86_400_000, 0, SAFE_MAX, 'Finished messages can be replayed for so long.'),
@@ -108,7 +121,9 @@ function parse(name: string, value: string): number | boolean | string {
       if (trimmed === 'true' || trimmed === 'false') return trimmed === 'true';
       throw invalid(`${name} must be true or false, not '${value}'`);
     case 'string':
-      if (setting.values === undefined || setting.values.includes(trimmed)) return trimmed;
+      // Names and routing keys count as they are.
+      if (setting.values === undefined) return value;
+      if (setting.values.includes(trimmed)) return trimmed;
       throw invalid(`${name} must be one of ${setting.values.join(', ')}, not '${value}'`);
   }
 }
@@ -154,16 +169,32 @@ export function stateSettings(
   };
 }
 
-/** Name of the dead-letter target for a message that leaves for this reason; empty: there is none. */
+/** Where a dead letter goes; undefined: nowhere. */
+export type DeadLetterTarget = { readonly kind: 'queue' | 'exchange'; readonly name: string } | undefined;
+
+/** For a message that leaves for this reason: what the family whose limit struck says, else the exchange, else the queue. */
 export function deadLetterTarget(
   settings: QueueSettings,
   { reason, limitDoor }: { reason: LeaveReason; limitDoor: QueueDoor | undefined },
-): string {
-  const general = settings['dead.letter.queue'];
-  if (reason !== 'delivery_limit') return general;
-  if (limitDoor === 'sqs') return settings['receive.dead.letter.queue'] || general;
-  if (limitDoor === 'amqp') return settings['failed.dead.letter.queue'] || general;
-  return general;
+): DeadLetterTarget {
+  const door = reason === 'delivery_limit' ? limitDoor : undefined;
+  let own = '';
+  if (door === 'sqs') own = settings['receive.dead.letter.queue'];
+  if (door === 'amqp') own = settings['failed.dead.letter.queue'];
+  const exchange = own === '' ? settings['dead.letter.exchange'] : '';
+  if (exchange !== '') return { kind: 'exchange', name: exchange };
+  const name = own || settings['dead.letter.queue'];
+  return name === '' ? undefined : { kind: 'queue', name };
+}
+
+/** Whether any message that leaves has somewhere to go. */
+export function hasDeadLetterTarget(settings: QueueSettings): boolean {
+  return (
+    settings['dead.letter.exchange'] !== '' ||
+    settings['dead.letter.queue'] !== '' ||
+    settings['failed.dead.letter.queue'] !== '' ||
+    settings['receive.dead.letter.queue'] !== ''
+  );
 }
 
 /** A group's configs as the settings of a queue: those of a plain share group. */

@@ -2,19 +2,21 @@
  * The queues of the broker: declared ones and plain share groups, their durable state, and who is served
  * (docs/queues.md). All doors stand on this: they declare, join consumers, settle; nothing here knows a protocol.
  *
- * Always true: a decision is in memory at once and in the state log at the end of the turn, one commit for everything
- * decided in it; an answer that leans on any of it leaves from `whenDurable`. Declarations are in the metadata log.
+ * Always true: a decision is in memory at once, and in the state log at the end of the turn or, if nobody waits for it,
+ * soon after, one commit for everything decided; an answer that leans on any of it leaves from `whenDurable`, messages
+ * from `whenLeased`. Declarations are in the metadata log.
  * Errors are `MillraceError`: QUEUE_NOT_FOUND, QUEUE_DIFFERS, QUEUE_IN_USE, INVALID_CONFIG, INVALID_RECORD_STATE and
  * those of topics.
  */
 import { MillraceError } from '../protocol/errors.ts';
+import { batchRecordCount } from '../protocol/record-batch.ts';
 import type { Clock } from '../storage/clock.ts';
 import type { AttributeFiles } from './attribute-files.ts';
 import type { Options } from './config.ts';
 import { DeadLetters, type ExchangeRouter, type Letter } from './dead-letters.ts';
 import type { CommitPart, Engine, Partition, Position } from './engine.ts';
 import type { QueueDeclaration } from './metadata-state.ts';
-import type { OwnerId, QueueKey } from './queue.ts';
+import type { Acquisition, OwnerId, QueueKey } from './queue.ts';
 import type { Consumer, ConsumerOptions } from './queue-consumer.ts';
 import { QueueDedup } from './queue-dedup.ts';
 import { Queue, type QueueHost, type QueueValues } from './queue-handle.ts';
@@ -103,7 +105,6 @@ export class QueueRegistry {
   readonly #opening = new Set<string>();
   readonly #stragglers: QueueStragglers;
   readonly #host: QueueHost;
-  #router: ExchangeRouter | undefined;
   #isClosed = false;
   #settled = 0;
 
@@ -120,6 +121,8 @@ export class QueueRegistry {
       engine,
       clock,
       log: this.#log,
+      areLeasesSynced: options['queue.leases'] === 'synced',
+      commitLingerMs: options['queue.commit.linger.ms'],
       metadataPosition: () => topics.position,
       changed: (partition) => this.#changed(partition),
       failed: (error) => {
@@ -134,14 +137,10 @@ export class QueueRegistry {
       files: parts.attributeFiles,
       report: parts.report,
     });
-    const router = (): ExchangeRouter | undefined => this.#router;
     this.#deadLetters = new DeadLetters({
       engine,
       clock,
       reader: parts.reader,
-      get router() {
-        return router();
-      },
       entryBytes: options['journal.entry.bytes'],
       targetOf: (name) => this.#declared.get(name)?.topic ?? topics.get(name),
       isLive: ({ topicId }) => topics.getById(topicId) !== undefined,
@@ -202,6 +201,10 @@ export class QueueRegistry {
   close(): void {
     this.#isClosed = true;
     this.#topics.close();
+    for (const entry of this.#log.entries()) {
+      const { state } = entry;
+      if (state instanceof QueueState && state.mark.end(state.startOffset)) this.#serving.dirty(entry);
+    }
     this.#serving.close();
   }
 
@@ -628,6 +631,7 @@ export class QueueRegistry {
       const lane = this.#topics.firstLane(log);
       // Everything else that `#restore` makes is a `QueueState`.
       const restored = entry as LogEntry<QueueState>;
+      restored.state.mark.doubtBelow(log.endOffset);
       lane.reach(restored.state.startOffset);
       const queue = this.shareQueue(key.group, topic);
       queue.add(this.#attach(queue, key.partition, { log, lane, entry: restored }));
@@ -672,9 +676,9 @@ export class QueueRegistry {
     this.#topics.appending(appends);
   }
 
-  /** The door that has exchanges; before the first message leaves. */
+  /** Of the door that has exchanges; until then messages that go to one stay where they are. */
   useExchanges(router: ExchangeRouter): void {
-    this.#router = router;
+    this.#deadLetters.useExchanges(router);
   }
   /** A door could not publish this message because the queue refused it (`refuse-dead-letter`). */
   refused(queue: Queue, letter: Letter): void {
@@ -733,16 +737,54 @@ export class QueueRegistry {
     return this.#parts.reader;
   }
 
+  /**
+   * Batches of a door and what `change` does to queues as one journal record. Throws what `QueueIntake.check` says of one of
+   * them, or RECORD_LIST_TOO_LARGE, before anything has happened.
+   */
+  publishTogether(
+    appends: readonly { readonly partition: Partition; readonly batch: Buffer }[],
+    change: () => void,
+  ): Position {
+    let sizeBytes = 0;
+    const checked = appends.map(({ partition, batch }) => {
+      sizeBytes += batch.length;
+      const intake = this.intake(partition.topicId);
+      return { intake, pending: intake?.check(partition, batch, 'door'), recordCount: batchRecordCount(batch, 0) };
+    });
+    // The rest is for what the queues have to say.
+    const bytesMax = this.#parts.options['journal.entry.bytes'] / 2;
+    if (sizeBytes > bytesMax) {
+      throw new MillraceError('RECORD_LIST_TOO_LARGE', `${sizeBytes} bytes in one commit; ${bytesMax} are allowed`);
+    }
+    return this.#serving.commitTogether(
+      appends.map(({ partition, batch }) => ({ kind: 'append', partition, batch })),
+      () => {
+        const ends = new Map<Partition, number>();
+        appends.forEach(({ partition }, index) => {
+          const { intake, pending, recordCount } = checked[index];
+          const baseOffset = ends.get(partition) ?? partition.endOffset;
+          ends.set(partition, baseOffset + recordCount);
+          if (intake !== undefined && pending !== undefined) intake.begins(partition, pending, baseOffset);
+        });
+        change();
+      },
+    );
+  }
+
   /** Commits what was decided so far now instead of at the end of the turn. */
   commit(urgency: 'waited' | 'lazy'): Position {
     return this.#serving.commit(urgency);
   }
-  /** What `change` does to queues and `others` are one journal record; `change` must settle something. */
+  /** What `change` does to queues and `others` are one journal record. */
   commitTogether(others: readonly CommitPart[], change: () => void): Position {
     return this.#serving.commitTogether(others, change);
   }
   /** Calls back when everything decided so far is durable; commits it at the end of this turn at the latest. */
   whenDurable(callback: () => void): void {
     this.#serving.whenDurable(callback);
+  }
+  /** Calls back when what a consumer was given may leave (`queue.leases`): in this turn, or when it is durable. From within `onAcquired`. */
+  whenLeased(acquisition: Acquisition, callback: () => void): void {
+    this.#serving.whenLeased(acquisition, callback);
   }
 }

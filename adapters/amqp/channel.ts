@@ -1,17 +1,11 @@
 /**
  * One channel: what a client asks of exchanges and queues, what it publishes, and what it is delivered. Answers that tell
- * of a change leave when the change is durable; until then the connection's later frames wait.
+ * of a change leave when the change is durable; until then the channel's later frames are parked.
  *
  * Always true: an error of the channel ends it, with everything that was not acked back in its place; frames that were on
  * their way are then ignored up to the peer's close-ok.
  */
-import {
-  bodyFrames,
-  contentHeaderFrame,
-  FRAME_BODY,
-  FRAME_HEADER,
-  FRAME_OVERHEAD_BYTES,
-} from '../../protocol/amqp/frame.ts';
+import { FRAME_BODY, FRAME_HEADER } from '../../protocol/amqp/frame.ts';
 import type {
   BasicConsume,
   BasicGet,
@@ -21,7 +15,7 @@ import type {
   MethodInit,
   QueueDeclare,
 } from '../../protocol/amqp/methods.ts';
-import { readContentHeader, readProperties } from '../../protocol/amqp/properties.ts';
+import { type Properties, readContentHeader, readProperties, writeProperties } from '../../protocol/amqp/properties.ts';
 import { fieldOf, NO_TABLE, type Table, clippedToShortString } from '../../protocol/amqp/table.ts';
 import { Reader } from '../../protocol/bytes.ts';
 import { MillraceError } from '../../protocol/errors.ts';
@@ -29,18 +23,22 @@ import type { AcquiredRun } from '../../broker/queue.ts';
 import type { QueuedRecord } from '../../broker/queue-reader.ts';
 import type { Queue } from '../../broker/queues.ts';
 import type { AmqpConnection } from './connection.ts';
+import { MessageCounters } from './counters.ts';
 import { Deliveries, type Subscription } from './deliveries.ts';
+import { DeliveryWriter } from './delivery-writer.ts';
+import { REPLY_TO, type Reply } from './direct-replies.ts';
 import { deliveryOf, type Message, moreKeys, recordOf, withoutBcc } from './properties.ts';
 import { Confirms } from './publisher.ts';
 import { isInteger } from './argument-fields.ts';
 import { queueType } from './queue-arguments.ts';
 import { AmqpError } from './reply.ts';
+import { type Place, Transaction } from './transaction.ts';
+import { type StreamRequest, streamRequestOf } from './stream-arguments.ts';
+import { readyCount } from './streams.ts';
+import { keptTable } from './topology.ts';
 import { type AmqpQueue, BODY_BYTES_MAX, refuseDefaultExchange } from './vhost.ts';
 
-const REPLY_TO = 'amq.rabbitmq.reply-to';
 const X_MATCHES = new Set(['all', 'any', 'all-with-x', 'any-with-x']);
-/** Class, weight, size and flags of a content header, beside the properties. */
-const CONTENT_HEADER_BYTES = 12;
 /** Looks at a queue whose log is being read, until it is known what is there. */
 const LOOKS_MAX = 10_000;
 const LOOK_MS = 1;
@@ -57,9 +55,18 @@ interface Content {
 
 export class Channel {
   readonly #connection: AmqpConnection;
-  readonly #number: number;
+  readonly number: number;
+  /** Answers that wait for the disk: until then its frames are parked. */
+  waits = 0;
+  /** Frames that came meanwhile. */
+  parked: { readonly type: number; readonly payload: Buffer }[] = [];
+  readonly counters = new MessageCounters();
   readonly #deliveries: Deliveries;
+  readonly #writer: DeliveryWriter;
   #confirms: Confirms | undefined;
+  #transaction: Transaction | undefined;
+  /** Its consumer of direct replies, and the name that leads there. */
+  #replies: { readonly tag: string; readonly name: string } | undefined;
   #content: Content | undefined;
   /** Of later consumers. */
   #prefetch = 0;
@@ -73,22 +80,48 @@ export class Channel {
 
   constructor(connection: AmqpConnection, number: number) {
     this.#connection = connection;
-    this.#number = number;
+    this.number = number;
     const { queues, reader } = connection.parts;
+    this.#writer = new DeliveryWriter(connection.output, number, connection.frameBytesMax);
     this.#deliveries = new Deliveries({
+      writer: this.#writer,
+      counters: this.counters,
       queues,
       reader,
       get hasRoom() {
         return connection.hasRoom;
       },
-      deliver: (subscription, tag, record, run) => this.#deliver(subscription, tag, record, run),
       cancelled: (subscription) => this.#queueEnded(subscription),
       schedule: () => connection.schedule(),
     });
   }
 
   #send(method: MethodInit): void {
-    this.#connection.send(this.#number, method);
+    this.#connection.send(this.number, method);
+  }
+
+  // --- what is shown of it ---
+
+  get connection(): AmqpConnection {
+    return this.#connection;
+  }
+  get prefetch(): number {
+    return this.#prefetch;
+  }
+  get globalPrefetch(): number {
+    return this.#deliveries.globalPrefetch;
+  }
+  get isConfirming(): boolean {
+    return this.#confirms !== undefined;
+  }
+  get unackedCount(): number {
+    return this.#deliveries.unackedCount;
+  }
+  get unconfirmedCount(): number {
+    return this.#confirms === undefined ? 0 : this.#confirms.lastTag - this.#confirmedTag;
+  }
+  subscriptions(): IterableIterator<Subscription> {
+    return this.#deliveries.subscriptions();
   }
 
   // --- the end of it ---
@@ -106,7 +139,7 @@ export class Channel {
   closeAsked(): void {
     this.#connection.publisher.flush();
     this.end();
-    this.#connection.channelClosed(this.#number);
+    this.#connection.channelClosed(this);
     this.#send({ method: 'channel.close-ok' });
   }
 
@@ -115,6 +148,10 @@ export class Channel {
     if (this.#isEnded) return;
     this.#isEnded = true;
     this.#content = undefined;
+    this.#connection.channelEnded(this);
+    this.#vhost.endedCounters.add(this.counters);
+    this.#endReplies();
+    this.#transaction = undefined;
     const subscriptions = [...this.#deliveries.subscriptions()];
     this.#deliveries.close();
     for (const { amqpQueue } of subscriptions) this.#deleteIfUnused(amqpQueue);
@@ -142,11 +179,11 @@ export class Channel {
         this.#content = { publish: method, properties: undefined, bodyBytes: 0, receivedBytes: 0, pieces: [] };
         return;
       case 'basic.ack':
-        return this.#deliveries.acknowledge(method.deliveryTag, method.multiple, 'accept');
+        return this.#acknowledge(method.deliveryTag, method.multiple, 'accept');
       case 'basic.nack':
-        return this.#deliveries.acknowledge(method.deliveryTag, method.multiple, method.requeue ? 'release' : 'reject');
+        return this.#acknowledge(method.deliveryTag, method.multiple, method.requeue ? 'release' : 'reject');
       case 'basic.reject':
-        return this.#deliveries.acknowledge(method.deliveryTag, false, method.requeue ? 'release' : 'reject');
+        return this.#acknowledge(method.deliveryTag, false, method.requeue ? 'release' : 'reject');
       case 'basic.consume':
         return this.#consume(method);
       case 'basic.cancel':
@@ -184,6 +221,9 @@ export class Channel {
         this.#vhost.deleteExchange(method.exchange, method.ifUnused);
         return this.#answer({ method: 'exchange.delete-ok' }, method.noWait);
       case 'confirm.select':
+        if (this.#transaction !== undefined) {
+          throw new AmqpError('PRECONDITION_FAILED', 'cannot switch from tx to confirm mode');
+        }
         this.#confirms ??= new Confirms({ confirm: (lastTag, failed) => this.#confirm(lastTag, failed) });
         if (!method.noWait) this.#send({ method: 'confirm.select-ok' });
         return;
@@ -199,13 +239,45 @@ export class Channel {
         if (this.#confirms !== undefined) {
           throw new AmqpError('PRECONDITION_FAILED', 'cannot switch from confirm to tx mode');
         }
-        throw new AmqpError('NOT_IMPLEMENTED', 'tx.select is not served yet');
+        this.#transaction ??= new Transaction(this.#connection.parts.options['journal.entry.bytes'] / 4);
+        return this.#send({ method: 'tx.select-ok' });
       case 'tx.commit':
+        return this.#commit(this.#begun());
       case 'tx.rollback':
-        throw new AmqpError('PRECONDITION_FAILED', 'channel is not transactional');
+        this.#begun().rollback();
+        return this.#send({ method: 'tx.rollback-ok' });
       default:
         throw new AmqpError('COMMAND_INVALID', `${method.method} is not a client's to send on a channel`);
     }
+  }
+
+  #acknowledge(tag: number, isMultiple: boolean, kind: 'accept' | 'release' | 'reject'): void {
+    if (this.#transaction === undefined) this.#deliveries.acknowledge(tag, isMultiple, kind);
+    else this.#transaction.acknowledge(this.#deliveries, tag, isMultiple, kind);
+  }
+
+  #begun(): Transaction {
+    if (this.#transaction !== undefined) return this.#transaction;
+    throw new AmqpError('PRECONDITION_FAILED', 'channel is not transactional');
+  }
+
+  #commit(transaction: Transaction): void {
+    const { queues } = this.#connection.parts;
+    const commit = (): void => {
+      this.#connection.publisher.flush();
+      for (const message of transaction.commit(queues, this.#deliveries)) this.#return(message);
+      this.#connection.schedule();
+      this.#answer({ method: 'tx.commit-ok' }, false);
+    };
+    const loading = transaction.loading();
+    if (loading.length === 0) return commit();
+    this.#connection.wait(this, (done) => {
+      void Promise.allSettled(loading).then(() =>
+        done(() => {
+          if (!this.#isEnded) commit();
+        }),
+      );
+    });
   }
 
   get #vhost() {
@@ -219,15 +291,15 @@ export class Channel {
     });
   }
 
-  /** Also what this connection has published before; the connection's frames wait. */
+  /** Also what this connection has published before; the channel's frames wait. */
   #afterDurable(then: () => void): void {
     const { publisher, parts } = this.#connection;
     publisher.flush();
-    this.#connection.wait((done) => {
+    this.#connection.wait(this, (done) => {
       parts.engine.whenDurable(publisher.position, () => {
         this.#vhost.whenDurable(() =>
           done(() => {
-            if (!this.#isEnded) this.#connection.guard(then, this);
+            if (!this.#isEnded) then();
           }),
         );
       });
@@ -239,13 +311,13 @@ export class Channel {
     const { publisher, parts } = this.#connection;
     this.#deliveries.settle();
     publisher.flush();
-    this.#connection.wait((done) => {
+    this.#connection.wait(this, (done) => {
       let looks = 0;
       const look = (): void => {
         const isKnown = queue.isDeleted || queue.partitions().every(({ isReady }) => isReady);
         if (isKnown || ++looks > LOOKS_MAX) {
           done(() => {
-            if (!this.#isEnded) this.#connection.guard(then, this);
+            if (!this.#isEnded) then();
           });
         } else parts.clock.after(LOOK_MS, look);
       };
@@ -274,6 +346,14 @@ export class Channel {
     arguments: table,
   }: QueueDeclare): void {
     let queue: AmqpQueue;
+    const { replies } = this.#connection.parts;
+    if (replies.isName(asked)) {
+      if (asked !== REPLY_TO && replies.find(asked) === undefined) {
+        throw new AmqpError('NOT_FOUND', `no queue '${asked}' in vhost '/'`);
+      }
+      if (!noWait) this.#send({ method: 'queue.declare-ok', queue: asked, messageCount: 0, consumerCount: 1 });
+      return;
+    }
     if (passive) {
       queue = this.#vhost.get(asked, this.#connection);
     } else {
@@ -291,7 +371,7 @@ export class Channel {
     const answer = (): void =>
       this.#afterKnown(queue.queue, () => {
         if (noWait) return;
-        const { ready } = queue.queue.counts();
+        const ready = readyCount(queue);
         const consumerCount = queue.queue.consumerCount;
         this.#send({ method: 'queue.declare-ok', queue: queue.name, messageCount: ready, consumerCount });
       });
@@ -299,7 +379,11 @@ export class Channel {
     else this.#afterDurable(answer);
   }
 
-  #purge({ queue }: AmqpQueue, noWait: boolean): void {
+  #purge(amqpQueue: AmqpQueue, noWait: boolean): void {
+    const { queue } = amqpQueue;
+    if (queue.kind === 'stream') {
+      throw new AmqpError('NOT_IMPLEMENTED', `queue.purge not supported by stream queues ${queueIn(amqpQueue)}`);
+    }
     this.#afterKnown(queue, () => {
       const messageCount = queue.isDeleted ? 0 : queue.purge();
       this.#answer({ method: 'queue.purge-ok', messageCount }, noWait);
@@ -323,7 +407,7 @@ export class Channel {
     }
     const queue = this.#vhost.get(name, this.#connection);
     this.#afterKnown(queue.queue, () => {
-      const { ready } = queue.queue.counts();
+      const ready = readyCount(queue);
       const refuse = (why: string): AmqpError =>
         new AmqpError('PRECONDITION_FAILED', `queue '${name}' in vhost '/' ${why}`);
       if (ifUnused && queue.queue.consumerCount > 0) throw refuse('in use');
@@ -457,7 +541,9 @@ export class Channel {
       );
     }
     if (expiration !== undefined) checkExpiration(expiration);
-    if (replyTo === REPLY_TO) throw new AmqpError('PRECONDITION_FAILED', 'fast reply consumer does not exist');
+    if (replyTo === REPLY_TO && this.#replies === undefined) {
+      throw new AmqpError('PRECONDITION_FAILED', 'fast reply consumer does not exist');
+    }
     const more = moreKeys(headers);
     if ('invalid' in more) {
       throw new AmqpError(
@@ -469,57 +555,93 @@ export class Channel {
       exchange: name,
       routingKey,
       properties,
-      propertyBytes: more.hasBcc ? withoutBcc(properties) : propertyBytes,
+      propertyBytes: this.#storedProperties(properties, propertyBytes),
+      bccKeys: more.bcc,
       body,
       delayMs: exchange.type === 'x-delayed-message' ? delayOf(headers) : 0,
     };
     const confirms = this.#confirms;
     if (confirms !== undefined) confirms.lastTag++;
-    const targets: Queue[] = [];
-    const names: string[] = [];
-    for (const queueName of this.#vhost.exchanges.route({ exchange: name, routingKey, moreKeys: more.keys, headers })) {
+    const targets: AmqpQueue[] = [];
+    const moreKeysOfIt = more.cc.length + more.bcc.length === 0 ? more.cc : [...more.cc, ...more.bcc];
+    const { replies } = this.#connection.parts;
+    for (const queueName of this.#vhost.exchanges.route({
+      exchange: name,
+      routingKey,
+      moreKeys: moreKeysOfIt,
+      headers,
+    })) {
+      if (replies.isReply(queueName)) {
+        replies.find(queueName)?.reply(message);
+        continue;
+      }
       const found = this.#vhost.find(queueName);
-      if (found === undefined) continue;
-      targets.push(found.queue);
-      names.push(queueName);
+      if (found !== undefined) targets.push(found);
     }
+    if (this.#transaction !== undefined) return this.#publishAtCommit(this.#transaction, message, targets, mandatory);
     if (targets.length === 0 && mandatory) this.#return(message);
-    if (targets.some(({ topic }) => topic.partitions.some((partition) => partition.prepare() !== undefined))) {
+    if (
+      targets.some(({ queue: { topic } }) => topic.partitions.some((partition) => partition.prepare() !== undefined))
+    ) {
       // Copy: the body is of the read buffer, and files are read first. Rare: once after a start.
-      return this.#publishLater({ ...message, body: Buffer.from(body) }, targets, names);
+      return this.#publishLater({ ...message, body: Buffer.from(body) }, targets);
     }
-    this.#append(message, targets, names);
+    this.#append(message, targets);
   }
 
-  #publishLater(message: Message, targets: readonly Queue[], names: readonly string[]): void {
-    const loading = targets.flatMap(({ topic }) => topic.partitions.map((partition) => partition.prepare()));
-    this.#connection.wait((done) => {
+  /** As they came, but without BCC, and with the name to which a direct reply goes. */
+  #storedProperties(properties: Properties, propertyBytes: Buffer): Buffer {
+    const isForReply = properties.replyTo === REPLY_TO && this.#replies !== undefined;
+    const hasBcc = properties.headers !== undefined && fieldOf(properties.headers, 'BCC') !== undefined;
+    if (!isForReply && !hasBcc) return propertyBytes;
+    const stored = isForReply ? { ...properties, replyTo: this.#replies?.name ?? '' } : properties;
+    return hasBcc ? withoutBcc(stored) : writeProperties(stored);
+  }
+
+  #publishAtCommit(
+    transaction: Transaction,
+    message: Message,
+    targets: readonly AmqpQueue[],
+    mandatory: boolean,
+  ): void {
+    // Copy: the body is of the read buffer.
+    const kept = { ...message, body: Buffer.from(message.body) };
+    const timeMs = this.#connection.parts.clock.now();
+    if (targets.length === 0 && mandatory) transaction.returned(kept);
+    else transaction.publish(kept, this.#places(kept, targets, timeMs));
+  }
+
+  #publishLater(message: Message, targets: readonly AmqpQueue[]): void {
+    const loading = targets.flatMap(({ queue: { topic } }) => topic.partitions.map((partition) => partition.prepare()));
+    this.#connection.wait(this, (done) => {
       // A partition that cannot be loaded is fenced: its append says so.
-      void Promise.allSettled(loading).then(() => done(() => this.#append(message, targets, names)));
+      void Promise.allSettled(loading).then(() => done(() => this.#append(message, targets)));
     });
   }
 
-  #append(message: Message, targets: readonly Queue[], names: readonly string[]): void {
+  #append(message: Message, targets: readonly AmqpQueue[]): void {
     const { publisher, parts } = this.#connection;
-    const timeMs = parts.clock.now();
-    targets.forEach((queue, index) => {
-      if (queue.isDeleted) return;
-      const { partitions } = queue.topic;
-      const partition = partitions.length === 1 ? partitions[0] : partitions[this.#turn++ % partitions.length];
-      publisher.add(partition, recordOf(message, names[index], timeMs), this.#confirms);
-    });
+    const places = this.#places(message, targets, parts.clock.now());
+    for (const { queue, partition, record } of places) publisher.add(queue, partition, record, this.#confirms);
     if (this.#confirms !== undefined) publisher.published(this.#confirms);
+  }
+
+  /** Where the message goes, and what it is there. */
+  #places(message: Message, targets: readonly AmqpQueue[], timeMs: number): Place[] {
+    const places: Place[] = [];
+    for (const { queue, name, partitionIndex } of targets) {
+      if (queue.isDeleted) continue;
+      const { partitions } = queue.topic;
+      const index = partitionIndex ?? (partitions.length === 1 ? 0 : this.#turn++ % partitions.length);
+      places.push({ queue, partition: partitions[index], record: recordOf(message, name, timeMs) });
+    }
+    return places;
   }
 
   #return({ exchange, routingKey, propertyBytes, body }: Message): void {
     this.#send({ method: 'basic.return', replyCode: 312, replyText: 'NO_ROUTE', exchange, routingKey });
-    this.#writeContent(propertyBytes, body);
-  }
-
-  #writeContent(propertyBytes: Buffer, body: Buffer): void {
-    const { frameBytesMax } = this.#connection;
-    this.#connection.write(contentHeaderFrame(this.#number, body.length, propertyBytes));
-    for (const frame of bodyFrames(this.#number, body, frameBytesMax)) this.#connection.write(frame);
+    // Copy: it leaves at the end of the turn, and the body is of the read buffer.
+    this.#writer.content(propertyBytes, Buffer.from(body));
   }
 
   #confirmedTag = 0;
@@ -527,6 +649,7 @@ export class Channel {
     if (this.#isEnded) return;
     const from = this.#confirmedTag + 1;
     this.#confirmedTag = lastTag;
+    this.counters.confirm += lastTag + 1 - from;
     // Runs of equal fate; every lower tag is settled, so each run may say `multiple`.
     let first = from;
     for (let tag = from; tag <= lastTag; tag++) {
@@ -542,15 +665,13 @@ export class Channel {
   // --- consuming ---
 
   #consume({ queue: asked, consumerTag, noAck, exclusive, noWait, arguments: table }: BasicConsume): void {
-    if (asked === REPLY_TO) throw new AmqpError('NOT_IMPLEMENTED', 'direct reply-to is not served yet');
-    if (fieldOf(table, 'x-stream-offset') !== undefined) {
-      throw new AmqpError('NOT_IMPLEMENTED', 'stream consumers are not served yet');
-    }
+    if (asked === REPLY_TO) return this.#consumeReplies(consumerTag, noAck, noWait);
     const amqpQueue = this.#queue(asked);
     const tag = consumerTag === '' ? this.#vhost.generatedName('amq.ctag-') : consumerTag;
     if (this.#deliveries.get(tag) !== undefined) {
       throw new AmqpError('NOT_ALLOWED', `attempt to reuse consumer tag '${tag}'`);
     }
+    const stream = this.#streamRequest(amqpQueue, table, noAck);
     const priority = fieldOf(table, 'x-priority');
     const inUse = new AmqpError('ACCESS_REFUSED', `queue '${amqpQueue.name}' in vhost '/' in exclusive use`);
     if (exclusive && amqpQueue.queue.settings['single.active.consumer']) throw inUse;
@@ -562,6 +683,8 @@ export class Channel {
         prefetch: this.#prefetch,
         isExclusive: exclusive,
         priority: priority !== undefined && isInteger(priority) ? Number(priority.value) : 0,
+        stream,
+        arguments: keptTable(table),
       });
     } catch (error) {
       if (error instanceof MillraceError && error.code === 'QUEUE_IN_USE') throw inUse;
@@ -571,7 +694,53 @@ export class Channel {
     this.#connection.schedule();
   }
 
+  /** How a consumer reads the log of a queue, if that is what it wants: any queue can be read so, a stream only so. */
+  #streamRequest(amqpQueue: AmqpQueue, table: Table, isNoAck: boolean): StreamRequest | undefined {
+    const owner = queueIn(amqpQueue);
+    const nowMs = this.#connection.parts.clock.now();
+    const request = streamRequestOf(table, { isStream: amqpQueue.queue.kind === 'stream', nowMs, owner });
+    if (request === undefined) return undefined;
+    if (isNoAck) {
+      throw new AmqpError('NOT_IMPLEMENTED', `automatic acknowledgement not supported by stream ${owner}`);
+    }
+    if (this.#deliveries.globalPrefetch > 0) {
+      throw new AmqpError('NOT_IMPLEMENTED', `${owner} does not support global qos`);
+    }
+    if (this.#prefetch === 0) {
+      throw new AmqpError('PRECONDITION_FAILED', `consumer prefetch count is not set for stream ${owner}`);
+    }
+    return request;
+  }
+
+  #consumeReplies(consumerTag: string, noAck: boolean, noWait: boolean): void {
+    const { vhost, replies } = this.#connection.parts;
+    if (this.#deliveries.get(consumerTag) !== undefined) {
+      throw new AmqpError('NOT_ALLOWED', `attempt to reuse consumer tag '${consumerTag}'`);
+    }
+    if (!noAck) throw new AmqpError('PRECONDITION_FAILED', 'reply consumer cannot acknowledge');
+    if (this.#replies !== undefined) throw new AmqpError('PRECONDITION_FAILED', 'reply consumer already set');
+    const tag = consumerTag === '' ? vhost.generatedName('amq.ctag-') : consumerTag;
+    this.#replies = { tag, name: replies.open(this) };
+    if (!noWait) this.#send({ method: 'basic.consume-ok', consumerTag: tag });
+  }
+
+  #endReplies(): void {
+    if (this.#replies !== undefined) this.#connection.parts.replies.close(this.#replies.name);
+    this.#replies = undefined;
+  }
+
+  /** A direct reply, from whatever channel. Lost if the peer does not read. */
+  reply({ exchange, routingKey, propertyBytes, body }: Reply): void {
+    if (this.#isEnded || this.#replies === undefined || !this.#connection.hasRoom) return;
+    const deliveryTag = this.#deliveries.nextTag();
+    const { tag: consumerTag } = this.#replies;
+    this.#send({ method: 'basic.deliver', consumerTag, deliveryTag, redelivered: false, exchange, routingKey });
+    // Copy: it leaves at the end of the turn, and the body is of the publisher's read buffer.
+    this.#writer.content(propertyBytes, Buffer.from(body));
+  }
+
   #cancel(consumerTag: string, noWait: boolean): void {
+    if (this.#replies?.tag === consumerTag) this.#endReplies();
     const subscription = this.#deliveries.get(consumerTag);
     if (subscription !== undefined) {
       this.#deliveries.cancel(subscription);
@@ -585,23 +754,10 @@ export class Channel {
     this.#send({ method: 'basic.cancel', consumerTag: tag, noWait: true });
   }
 
-  #deliver(
-    { tag: consumerTag, amqpQueue }: Subscription,
-    deliveryTag: number,
-    record: QueuedRecord,
-    run: AcquiredRun,
-  ): void {
-    const delivery = this.#delivery(amqpQueue, record, run);
-    const { exchange, routingKey, propertyBytes, body } = delivery;
-    const redelivered = run.acquiredCount > 1;
-    this.#send({ method: 'basic.deliver', consumerTag, deliveryTag, redelivered, exchange, routingKey });
-    this.#writeContent(propertyBytes, body);
-  }
-
   #delivery({ name, arguments: table }: AmqpQueue, record: QueuedRecord, { failedCount }: AcquiredRun) {
     return deliveryOf(record, {
       queueName: name,
-      headerBytesMax: this.#connection.frameBytesMax - FRAME_OVERHEAD_BYTES - CONTENT_HEADER_BYTES,
+      headerBytesMax: this.#writer.propertyBytesMax,
       failedCount: queueType(table) === 'quorum' ? failedCount : 0,
     });
   }
@@ -609,25 +765,32 @@ export class Channel {
   #get({ queue: asked, noAck }: BasicGet): void {
     const amqpQueue = this.#queue(asked);
     const { queue } = amqpQueue;
+    if (queue.kind === 'stream') {
+      throw new AmqpError('NOT_IMPLEMENTED', `basic.get not supported by stream queues ${queueIn(amqpQueue)}`);
+    }
     this.#afterKnown(queue, () => {
       const taken = queue.isDeleted ? undefined : this.#deliveries.take(queue);
-      if (taken === undefined) return this.#send({ method: 'basic.get-empty' } as MethodInit);
+      if (taken === undefined) {
+        this.counters.getEmpty++;
+        amqpQueue.counters.getEmpty++;
+        return this.#send({ method: 'basic.get-empty' } as MethodInit);
+      }
       const { partition, run } = taken;
       const { queues, reader } = this.#connection.parts;
-      this.#connection.wait((done) => {
+      this.#connection.wait(this, (done) => {
         queues.whenDurable(() => {
           void Promise.resolve(reader.records(partition.log, [run])).then(
             ({ records: [record] }) =>
               done(() => {
                 if (this.#isEnded) return;
                 if (record === undefined) {
-                  this.#deliveries.settleGap(taken);
-                  return this.#connection.guard(() => this.#get({ queue: asked, noAck } as BasicGet), this);
+                  this.#deliveries.settleGap(taken, amqpQueue.counters);
+                  return this.#get({ queue: asked, noAck } as BasicGet);
                 }
-                const deliveryTag = this.#deliveries.got(taken, noAck);
+                const deliveryTag = this.#deliveries.got(taken, { isNoAck: noAck, ofQueue: amqpQueue.counters });
                 const { exchange, routingKey, propertyBytes, body } = this.#delivery(amqpQueue, record, run);
                 const { ready } = queue.counts();
-                const redelivered = run.acquiredCount > 1;
+                const redelivered = partition.state.mark.isRedelivery(run.firstOffset, run.acquiredCount);
                 this.#send({
                   method: 'basic.get-ok',
                   deliveryTag,
@@ -636,7 +799,7 @@ export class Channel {
                   routingKey,
                   messageCount: ready,
                 });
-                this.#writeContent(propertyBytes, body);
+                this.#writer.content(propertyBytes, body);
               }),
             (error: unknown) =>
               done(() => {
@@ -648,6 +811,8 @@ export class Channel {
     });
   }
 }
+
+const queueIn = ({ name }: AmqpQueue): string => `queue '${name}' in vhost '/'`;
 
 function checkMatch(table: Table): void {
   const field = fieldOf(table, 'x-match');

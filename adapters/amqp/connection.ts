@@ -5,8 +5,9 @@
  *   header → start → tune → open → open-ok, then channels, until one side says close and the other close-ok
  *
  * Always true: a frame that is no frame, or that does not fit the state, ends the connection with RabbitMQ's reply code,
- * never the process; nothing of the read buffer is held after `onBytes`. While an answer waits for the disk, or the peer
- * does not read, later frames wait in the reader and the transport is paused.
+ * never the process; nothing of the read buffer is held after `onBytes`. While a channel waits for the disk its later
+ * frames are parked, and other channels go on; where too much is parked, or the peer does not read, frames wait in the
+ * reader and the transport is paused.
  */
 import {
   FRAME_BODY,
@@ -19,7 +20,14 @@ import {
   PROTOCOL_HEADER,
 } from '../../protocol/amqp/frame.ts';
 import { type Method, type MethodInit, methodIds } from '../../protocol/amqp/methods.ts';
-import { fieldOf, readTable, type Table, textField, clippedToShortString } from '../../protocol/amqp/table.ts';
+import {
+  fieldOf,
+  NO_TABLE,
+  readTable,
+  type Table,
+  textField,
+  clippedToShortString,
+} from '../../protocol/amqp/table.ts';
 import { Reader } from '../../protocol/bytes.ts';
 import { MillraceError, ProtocolError } from '../../protocol/errors.ts';
 import type { Clock, Timer } from '../../storage/clock.ts';
@@ -27,10 +35,13 @@ import type { Options } from '../../broker/config.ts';
 import type { Engine } from '../../broker/engine.ts';
 import type { QueueReader } from '../../broker/queue-reader.ts';
 import type { QueueRegistry } from '../../broker/queues.ts';
-import type { Transport, TransportHandler } from '../../broker/server.ts';
+import { isLoopback, type Transport, type TransportHandler } from '../../broker/server.ts';
 import { Channel } from './channel.ts';
+import { Output, type OutputChunks } from './output.ts';
 import { Publisher } from './publisher.ts';
+import type { DirectReplies } from './direct-replies.ts';
 import { AmqpError, amqpErrorOf } from './reply.ts';
+import { keptTable } from './topology.ts';
 import type { AmqpQueue, Vhost } from './vhost.ts';
 
 const CHANNEL_MAX = 2047;
@@ -45,8 +56,9 @@ const HANDSHAKE_MS = 10_000;
 const CLOSE_MS = 5_000;
 const USER = 'guest';
 const PASSWORD = 'guest';
-/** Answers up to this size are put together: one small write costs more than the copy. */
-const PACK_BYTES_MAX = 16 * 1024;
+
+/** What a frame that waits costs beside its bytes. */
+const PARKED_OVERHEAD_BYTES = 64;
 
 /** What the door shares between its connections. */
 export interface DoorParts {
@@ -56,7 +68,9 @@ export interface DoorParts {
   readonly queues: QueueRegistry;
   readonly reader: QueueReader;
   readonly vhost: Vhost;
+  readonly replies: DirectReplies;
   readonly version: string;
+  readonly chunks: OutputChunks;
   /** A line for the operator. */
   readonly report: (message: string, error: unknown) => void;
 }
@@ -79,12 +93,23 @@ export class AmqpConnection implements TransportHandler {
   #frameBytesMax = FRAME_BYTES_MAX;
   #channelMax = CHANNEL_MAX;
   #heartbeatMs = 0;
+  #mechanism = '';
+  #clientProperties: Table = NO_TABLE;
+  /** Wall clock. */
+  readonly connectedAtMs: number;
+  receivedBytes = 0;
+  sentBytes = 0;
+  receivedFrames = 0;
+  sentFrames = 0;
   #isRunning = false;
-  #parks = 0;
+  /** Waits of all channels. */
+  #waits = 0;
+  #parkedBytes = 0;
+  /** The peer has closed it; channels that wait come first. */
+  #isFinishing = false;
   #isPaused = false;
   #waitsForRoom = false;
-  #out: Buffer[] = [];
-  #outBytes = 0;
+  readonly output: Output;
   #isScheduled = false;
   #unsentBytes = 0;
   /** Class and method that were executed last: an error names them. */
@@ -97,6 +122,7 @@ export class AmqpConnection implements TransportHandler {
   constructor(transport: Transport, parts: DoorParts) {
     this.#transport = transport;
     this.parts = parts;
+    this.output = new Output(parts.chunks);
     const { engine, clock, queues } = parts;
     this.publisher = new Publisher({
       engine,
@@ -105,9 +131,46 @@ export class AmqpConnection implements TransportHandler {
         this.fail(amqpErrorOf(error));
       },
     });
+    this.connectedAtMs = clock.now();
     this.#receivedMs = clock.monotonic();
     this.#sentMs = this.#receivedMs;
     this.#timer = clock.after(HANDSHAKE_MS, () => this.#transport.destroy());
+  }
+
+  // --- what is shown of it ---
+
+  /** As RabbitMQ names connections. */
+  get name(): string {
+    const { remoteHost, remotePort, localHost, localPort } = this.#transport;
+    return `${remoteHost}:${remotePort} -> ${localHost}:${localPort}`;
+  }
+  get peer(): Pick<Transport, 'remoteHost' | 'remotePort' | 'localHost' | 'localPort'> {
+    return this.#transport;
+  }
+  get mechanism(): string {
+    return this.#mechanism;
+  }
+  get clientProperties(): Table {
+    return this.#clientProperties;
+  }
+  get channelMax(): number {
+    return this.#channelMax;
+  }
+  get heartbeatMs(): number {
+    return this.#heartbeatMs;
+  }
+  get unsentBytes(): number {
+    return this.#unsentBytes;
+  }
+  get vhostName(): string {
+    return this.parts.vhost.name;
+  }
+  /** The client is in a vhost. */
+  get isOpen(): boolean {
+    return this.#state === 'running';
+  }
+  channels(): IterableIterator<Channel> {
+    return this.#channels.values();
   }
 
   get isClosed(): boolean {
@@ -126,11 +189,11 @@ export class AmqpConnection implements TransportHandler {
   }
   /** The peer takes more. */
   get hasRoom(): boolean {
-    return this.#unsentBytes + this.#outBytes < this.parts.options['connection.unsent.bytes.max'];
+    return this.#unsentBytes + this.output.sizeBytes < this.parts.options['connection.unsent.bytes.max'];
   }
   /** Everything that was asked is answered and sent. */
   get isIdle(): boolean {
-    return this.#parks === 0 && this.#outBytes === 0 && this.#unsentBytes === 0;
+    return this.#waits === 0 && this.output.sizeBytes === 0 && this.#unsentBytes === 0;
   }
 
   onClose(): void;
@@ -148,22 +211,51 @@ export class AmqpConnection implements TransportHandler {
   onBytes(chunk: Buffer): void {
     if (this.isClosed) return;
     this.#receivedMs = this.parts.clock.monotonic();
+    this.receivedBytes += chunk.length;
     this.#frames.push(chunk);
     this.#run();
   }
 
-  /** Frames wait until `start` has called `done`, which runs what it is given and goes on. */
-  wait(start: (done: (then: () => void) => void) => void): void {
-    this.#parks++;
+  /** The channel's frames wait until `start` has called `done`, which runs what it is given and goes on. */
+  wait(channel: Channel, start: (done: (then: () => void) => void) => void): void {
+    this.#waits++;
+    channel.waits++;
+    const methodId = this.#methodId;
     let isDone = false;
     start((then) => {
       if (isDone) throw new Error('a wait has ended twice');
       isDone = true;
-      this.#parks--;
+      this.#waits--;
+      channel.waits--;
       if (this.isClosed) return;
-      this.guard(then);
+      // An error is about what was waited for, whatever came since then.
+      this.#methodId = methodId;
+      this.guard(then, channel);
+      this.#unpark(channel);
+      if (this.#isFinishing && this.#isQuiet) this.#closeAsked();
       this.#run();
     });
+  }
+
+  #park(channel: Channel, type: number, payload: Buffer): void {
+    // Copy: it outlives the chunk.
+    channel.parked.push({ type, payload: Buffer.from(payload) });
+    this.#parkedBytes += payload.length + PARKED_OVERHEAD_BYTES;
+  }
+
+  /** Everything that came for it meanwhile, up to where it waits again. */
+  #unpark(channel: Channel): void {
+    const { parked } = channel;
+    channel.parked = [];
+    let count = 0;
+    while (count < parked.length && channel.waits === 0 && this.#channels.get(channel.number) === channel) {
+      const { type, payload } = parked[count++];
+      this.#parkedBytes -= payload.length + PARKED_OVERHEAD_BYTES;
+      this.guard(() => this.#execute(channel.number, channel, type, payload), channel);
+    }
+    if (count === parked.length) return;
+    if (channel.waits > 0) channel.parked = parked.slice(count);
+    else for (const { payload } of parked.slice(count)) this.#parkedBytes -= payload.length + PARKED_OVERHEAD_BYTES;
   }
 
   /** Runs what may fail in AMQP's terms: the channel's errors are the channel's, all others end the connection. */
@@ -202,7 +294,8 @@ export class AmqpConnection implements TransportHandler {
   }
 
   #mayRead(): boolean {
-    if (this.isClosed || this.#parks > 0 || !this.hasRoom) return false;
+    if (this.isClosed || this.#isFinishing || !this.hasRoom) return false;
+    if (this.#parkedBytes >= this.parts.options['amqp.parked.bytes.max']) return false;
     const { engine } = this.parts;
     if (engine.hasRoom) return true;
     if (!this.#waitsForRoom) {
@@ -234,7 +327,8 @@ export class AmqpConnection implements TransportHandler {
       this.#end();
       return false;
     }
-    const { type, channel: number } = this.#frames;
+    const { type, channel: number, payload } = this.#frames;
+    this.receivedFrames++;
     if (type === FRAME_HEARTBEAT) {
       if (number !== 0) this.fail(new AmqpError('FRAME_ERROR', `heartbeat on channel ${number}`));
       return true;
@@ -244,7 +338,8 @@ export class AmqpConnection implements TransportHandler {
       return true;
     }
     const channel = this.#channels.get(number);
-    this.guard(() => this.#execute(number, channel), channel);
+    if (channel !== undefined && channel.waits > 0 && !channel.isClosing) this.#park(channel, type, payload);
+    else this.guard(() => this.#execute(number, channel, type, payload), channel);
     return true;
   }
 
@@ -269,8 +364,7 @@ export class AmqpConnection implements TransportHandler {
     return true;
   }
 
-  #execute(number: number, channel: Channel | undefined): void {
-    const { type, payload } = this.#frames;
+  #execute(number: number, channel: Channel | undefined, type: number, payload: Buffer): void {
     if (this.#state === 'closing') {
       // Nothing counts any more but the end of it.
       if (number !== 0 || type !== FRAME_METHOD) return;
@@ -327,8 +421,17 @@ export class AmqpConnection implements TransportHandler {
     this.send(number, { method: 'channel.open-ok', reserved1: Buffer.alloc(0) } as MethodInit);
   }
 
-  channelClosed(number: number): void {
-    this.#channels.delete(number);
+  channelClosed(channel: Channel): void {
+    this.#channels.delete(channel.number);
+  }
+  /** What was parked for it is only read for the end of the channel. */
+  channelEnded(channel: Channel): void {
+    const { parked } = channel;
+    channel.parked = [];
+    for (const { type, payload } of parked) {
+      this.#parkedBytes -= payload.length + PARKED_OVERHEAD_BYTES;
+      if (channel.isClosing) this.#closingChannel(channel.number, channel, type, payload);
+    }
   }
 
   // --- the connection's own methods ---
@@ -345,8 +448,9 @@ export class AmqpConnection implements TransportHandler {
         this.#expect('open');
         return this.#open(method.virtualHost);
       case 'connection.close':
-        this.send(0, { method: 'connection.close-ok' });
-        return this.#finish();
+        this.#isFinishing = true;
+        if (this.#isQuiet) this.#closeAsked();
+        return;
       case 'connection.close-ok':
         throw new AmqpError('CHANNEL_ERROR', 'connection.close-ok without connection.close');
       case 'connection.update-secret':
@@ -369,6 +473,8 @@ export class AmqpConnection implements TransportHandler {
     response: Buffer;
     clientProperties: Table;
   }): void {
+    this.#mechanism = mechanism;
+    this.#clientProperties = keptTable(clientProperties);
     const capabilities = fieldOf(clientProperties, 'capabilities');
     if (capabilities?.type === 'F') {
       this.#capabilities = new Set(
@@ -440,6 +546,7 @@ export class AmqpConnection implements TransportHandler {
   fail(error: AmqpError): void {
     if (this.#state === 'closing' || this.isClosed) return;
     if (this.#state === 'header') return this.#end();
+    if (this.#isFinishing) return this.#closeAsked();
     this.#state = 'closing';
     this.#endChannels();
     this.send(0, {
@@ -454,11 +561,26 @@ export class AmqpConnection implements TransportHandler {
 
   /** The broker stops. */
   stop(): void {
+    this.close("broker forced connection closure with reason 'shutdown'");
+  }
+  /** Somebody wants it closed: says 320 with the reason. */
+  close(reason: string): void {
     this.guard(() => this.publisher.flush());
-    this.fail(new AmqpError('CONNECTION_FORCED', "broker forced connection closure with reason 'shutdown'"));
+    this.fail(new AmqpError('CONNECTION_FORCED', reason));
   }
   destroy(): void {
     this.#transport.destroy();
+  }
+
+  /** No channel has anything to do. */
+  get #isQuiet(): boolean {
+    return this.#waits === 0 && this.#parkedBytes === 0;
+  }
+
+  #closeAsked(): void {
+    this.#isFinishing = false;
+    this.send(0, { method: 'connection.close-ok' });
+    this.#finish();
   }
 
   #finish(): void {
@@ -490,7 +612,7 @@ export class AmqpConnection implements TransportHandler {
     this.#timer.cancel();
     this.#heartbeat?.cancel();
     this.#endChannels();
-    this.#out = [];
+    this.output.drain();
     for (const callback of this.#closeCallbacks) callback();
   }
 
@@ -503,8 +625,7 @@ export class AmqpConnection implements TransportHandler {
   /** Leaves at the end of the turn. */
   write(frame: Buffer): void {
     if (this.isClosed) return;
-    this.#out.push(frame);
-    this.#outBytes += frame.length;
+    this.output.push(frame);
     this.schedule();
   }
 
@@ -524,12 +645,12 @@ export class AmqpConnection implements TransportHandler {
   }
 
   #flush(): void {
-    if (this.#out.length === 0 || this.isClosed) return;
-    const buffers = packed(this.#out);
-    const sizeBytes = this.#outBytes;
-    this.#out = [];
-    this.#outBytes = 0;
+    const { sizeBytes } = this.output;
+    if (sizeBytes === 0 || this.isClosed) return;
+    const buffers = this.output.drain();
     this.#unsentBytes += sizeBytes;
+    this.sentBytes += sizeBytes;
+    this.sentFrames += buffers.length;
     this.#sentMs = this.parts.clock.monotonic();
     this.#transport.write(buffers, () => {
       const hadRoom = this.hasRoom;
@@ -539,25 +660,6 @@ export class AmqpConnection implements TransportHandler {
       this.#run();
     });
   }
-}
-
-/** Neighbours that are small in one buffer. */
-function packed(buffers: readonly Buffer[]): Buffer[] {
-  const result: Buffer[] = [];
-  let small: Buffer[] = [];
-  const pack = (): void => {
-    if (small.length > 0) result.push(small.length === 1 ? small[0] : Buffer.concat(small));
-    small = [];
-  };
-  for (const buffer of buffers) {
-    if (buffer.length <= PACK_BYTES_MAX) small.push(buffer);
-    else {
-      pack();
-      result.push(buffer);
-    }
-  }
-  pack();
-  return result;
 }
 
 function serverProperties(version: string): Table {
@@ -603,8 +705,4 @@ function amqplain(response: Buffer): { user: string; password: string } | undefi
   const user = text('LOGIN');
   const password = text('PASSWORD');
   return user === undefined || password === undefined ? undefined : { user, password };
-}
-
-function isLoopback(host: string): boolean {
-  return host === '::1' || host === 'localhost' || /^(::ffff:)?127\./.test(host);
 }

@@ -6,6 +6,7 @@
  * default exchange binds every queue under its own name and has no bindings that could be listed here.
  */
 import { type FieldValue, fieldOf, type Table, tableBytes } from '../../protocol/amqp/table.ts';
+import { ExchangeCounters } from './counters.ts';
 import { TopicPatterns } from './topic-patterns.ts';
 
 export const EXCHANGE_TYPES = [
@@ -47,11 +48,15 @@ export interface Routed {
 
 interface Source {
   readonly exchange: Exchange;
+  readonly counters: ExchangeCounters;
   /** By identity text. */
   readonly bindings: Map<string, Binding>;
   readonly byKey: Map<string, Set<Binding>>;
   readonly patterns: TopicPatterns<Binding>;
 }
+
+/** What the default exchange, whose name is empty, is called where a name must be given. */
+export const DEFAULT_EXCHANGE = 'amq.default';
 
 /** The exchanges every vhost has from the start; nobody may declare them otherwise or delete them. */
 export const PREDECLARED: readonly Exchange[] = (
@@ -89,6 +94,10 @@ export class Exchanges {
     return this.#sources.get(name)?.exchange;
   }
 
+  counters(name: string): ExchangeCounters | undefined {
+    return this.#sources.get(name)?.counters;
+  }
+
   *all(): IterableIterator<Exchange> {
     for (const { exchange } of this.#sources.values()) yield exchange;
   }
@@ -105,6 +114,7 @@ export class Exchanges {
   declare(exchange: Exchange): void {
     this.#sources.set(exchange.name, {
       exchange,
+      counters: new ExchangeCounters(),
       bindings: new Map(),
       byKey: new Map(),
       patterns: new TopicPatterns(),

@@ -5,16 +5,21 @@
  *
  *   millrace.amqp.exchange, millrace.amqp.routing.key     left out for the default exchange and the queue's own name
  *   millrace.amqp.properties                              flags and properties as on the wire
+ *   millrace.amqp.bcc                                     a routing key of BCC, once for each: no consumer sees them
  */
 import { readProperties, writeProperties, type Properties } from '../../protocol/amqp/properties.ts';
 import { type FieldValue, fieldOf, NO_TABLE, type Table } from '../../protocol/amqp/table.ts';
 import { Reader } from '../../protocol/bytes.ts';
-import type { RecordHeader, RecordInit } from '../../protocol/record-batch.ts';
+import type { RecordHeader } from '../../protocol/record-batch.ts';
+import type { Letter } from '../../broker/dead-letters.ts';
+import { type DeathHistory, deathHistory, headerNames } from '../../broker/queue-attributes.ts';
+import { withDeaths } from './deaths.ts';
 import { erlangType } from './argument-fields.ts';
 
 const EXCHANGE = 'millrace.amqp.exchange';
 const ROUTING_KEY = 'millrace.amqp.routing.key';
 const PROPERTIES = 'millrace.amqp.properties';
+const BCC = 'millrace.amqp.bcc';
 const RESERVED = 'millrace.';
 const TTL = 'millrace.ttl.ms';
 const PRIORITY = 'millrace.priority';
@@ -23,6 +28,7 @@ const GROUP_HEADER = 'x-group-id';
 const HEADER_NAME_BYTES_MAX = 255;
 const PERSISTENT = 2;
 const NO_BODY = Buffer.alloc(0);
+const NO_KEYS: readonly string[] = [];
 
 /** What a publish carries, its properties opened once. */
 export interface Message {
@@ -32,20 +38,16 @@ export interface Message {
   /** As they came, without BCC. Valid until the record is built. */
   readonly propertyBytes: Buffer;
   readonly body: Buffer;
+  readonly bccKeys: readonly string[];
   /** Of `x-delayed-message`; 0: none. */
   readonly delayMs: number;
 }
 
-interface Header {
-  readonly key: string;
-  readonly value: Uint8Array | null;
-}
-
 /** The message as a record of the topic of a queue with this AMQP name. */
-export function recordOf(message: Message, queueName: string, timeMs: number): RecordInit {
-  const { exchange, routingKey, properties, propertyBytes, body, delayMs } = message;
-  const headers: Header[] = [];
-  let key: Uint8Array | null = null;
+export function recordOf(message: Message, queueName: string, timeMs: number): Letter {
+  const { exchange, routingKey, properties, propertyBytes, body, bccKeys, delayMs } = message;
+  const headers: RecordHeader[] = [];
+  let key: Buffer | null = null;
   for (const [name, field] of properties.headers ?? NO_TABLE) {
     if (name === GROUP_HEADER && field.type === 'S') key = field.value;
     if (name.startsWith(RESERVED) || name === GROUP_HEADER) continue;
@@ -55,6 +57,7 @@ export function recordOf(message: Message, queueName: string, timeMs: number): R
   if (exchange !== '') headers.push({ key: EXCHANGE, value: Buffer.from(exchange) });
   if (exchange !== '' || routingKey !== queueName) headers.push({ key: ROUTING_KEY, value: Buffer.from(routingKey) });
   headers.push({ key: PROPERTIES, value: propertyBytes });
+  for (const bccKey of bccKeys) headers.push({ key: BCC, value: Buffer.from(bccKey) });
   if (properties.expiration !== undefined) headers.push({ key: TTL, value: Buffer.from(properties.expiration) });
   if (properties.priority) headers.push({ key: PRIORITY, value: Buffer.from(String(properties.priority)) });
   if (delayMs > 0) headers.push({ key: DELAY, value: Buffer.from(String(delayMs)) });
@@ -62,7 +65,7 @@ export function recordOf(message: Message, queueName: string, timeMs: number): R
 }
 
 /** Text and bytes as they are, numbers and truth values as text; tables, arrays and decimals have no counterpart. */
-function headerBytes(field: FieldValue): Uint8Array | null | undefined {
+function headerBytes(field: FieldValue): Buffer | null | undefined {
   switch (field.type) {
     case 'S':
     case 'x':
@@ -98,22 +101,63 @@ export function deliveryOf(
   record: { key: Buffer | null; value: Buffer | null; headers: readonly RecordHeader[] },
   { queueName, headerBytesMax, failedCount }: DeliveryOptions,
 ): Delivery {
-  let exchange = '';
-  let routingKey = queueName;
-  let propertyBytes: Buffer | undefined;
-  for (const { key, value } of record.headers) {
-    if (value === null || !key.startsWith(RESERVED)) continue;
-    if (key === EXCHANGE) exchange = value.toString();
-    else if (key === ROUTING_KEY) routingKey = value.toString();
-    else if (key === PROPERTIES) propertyBytes = value;
-  }
-  propertyBytes ??= writeProperties({ headers: tableOf(record), deliveryMode: PERSISTENT });
+  const { exchange, routingKey, propertyBytes: stored, hasDied } = addressOf(record.headers, queueName);
+  let propertyBytes = stored ?? writeProperties({ headers: tableOf(record), deliveryMode: PERSISTENT });
+  const history = hasDied ? deathHistory(record.headers) : undefined;
+  if (history !== undefined) propertyBytes = deadProperties(propertyBytes, history);
   if (failedCount > 0) propertyBytes = withHeader(propertyBytes, 'x-delivery-count', { type: 'l', value: failedCount });
   if (propertyBytes.length > headerBytesMax) {
     const { headers: _, ...rest } = readProperties(new Reader(propertyBytes));
     propertyBytes = writeProperties(rest);
   }
   return { exchange, routingKey, propertyBytes, body: record.value ?? NO_BODY };
+}
+
+/** With its history, and without the expiration, which has been taken off. */
+function deadProperties(propertyBytes: Buffer, history: DeathHistory): Buffer {
+  const { headers = NO_TABLE, expiration: _, ...others } = readProperties(new Reader(propertyBytes));
+  return writeProperties({ ...others, headers: withDeaths(headers, history) });
+}
+
+/** How a record was published. */
+export interface Address extends Pick<Message, 'exchange' | 'routingKey' | 'bccKeys'> {
+  /** Undefined: no AMQP client wrote it. */
+  readonly propertyBytes: Buffer | undefined;
+  readonly hasDied: boolean;
+}
+
+/** How a record was published; one that no AMQP client wrote: to the queue in which it is. */
+export function addressOf(headers: readonly RecordHeader[], queueName: string): Address {
+  let exchange = '';
+  let routingKey = queueName;
+  let propertyBytes: Buffer | undefined;
+  let bccKeys = NO_KEYS;
+  let hasDied = false;
+  for (const { key, value } of headers) {
+    if (value === null || !key.startsWith(RESERVED)) continue;
+    if (key === EXCHANGE) exchange = value.toString();
+    else if (key === ROUTING_KEY) routingKey = value.toString();
+    else if (key === PROPERTIES) propertyBytes = value;
+    else if (key === BCC) bccKeys = [...bccKeys, value.toString()];
+    else if (key === headerNames.death) hasDied = true;
+  }
+  return { exchange, routingKey, propertyBytes, bccKeys, hasDied };
+}
+
+/** Headers of a record, published anew. `isRenamed`: under this key alone. */
+export function addressed(
+  headers: readonly RecordHeader[],
+  { exchange, routingKey, isRenamed }: { exchange: string; routingKey: string; isRenamed: boolean },
+): RecordHeader[] {
+  const kept = headers.filter(({ key }) => key !== EXCHANGE && key !== ROUTING_KEY && !(isRenamed && key === BCC));
+  const address: RecordHeader[] = [{ key: ROUTING_KEY, value: Buffer.from(routingKey) }];
+  if (exchange !== '') address.push({ key: EXCHANGE, value: Buffer.from(exchange) });
+  return [...kept, ...address];
+}
+
+/** Headers of a record as if it had been published to the queue where it is. */
+export function unaddressed(headers: readonly RecordHeader[]): RecordHeader[] {
+  return headers.filter(({ key }) => key !== EXCHANGE && key !== ROUTING_KEY && key !== BCC);
 }
 
 /** Headers of a record that no AMQP client wrote. */
@@ -139,17 +183,28 @@ export function withoutBcc(properties: Properties): Buffer {
   return writeProperties({ ...properties, headers });
 }
 
-/** Routing keys in the headers CC and BCC; undefined if one of them is no list of texts. */
-export function moreKeys(headers: Table): { keys: string[]; hasBcc: boolean } | { invalid: string; type: string } {
-  const keys: string[] = [];
-  for (const name of ['CC', 'BCC']) {
+/** Routing keys in the headers CC and BCC; `invalid` if one of them is no list of texts. */
+export function moreKeys(
+  headers: Table,
+): { readonly cc: readonly string[]; readonly bcc: readonly string[] } | { invalid: string; type: string } {
+  const keys = { CC: NO_KEYS, BCC: NO_KEYS };
+  for (const name of ['CC', 'BCC'] as const) {
     const field = fieldOf(headers, name);
     if (field === undefined) continue;
     if (field.type !== 'A') return { invalid: name, type: erlangType(field) };
+    const found: string[] = [];
     for (const each of field.value) {
       if (each.type !== 'S') return { invalid: name, type: erlangType(each) };
-      keys.push(each.value.toString());
+      found.push(each.value.toString());
     }
+    keys[name] = found;
   }
-  return { keys, hasBcc: fieldOf(headers, 'BCC') !== undefined };
+  return { cc: keys.CC, bcc: keys.BCC };
+}
+
+/** Those of CC, of a message that was stored. */
+export function ccKeysOf(propertyBytes: Buffer | undefined): readonly string[] {
+  if (propertyBytes === undefined) return NO_KEYS;
+  const more = moreKeys(readProperties(new Reader(propertyBytes)).headers ?? NO_TABLE);
+  return 'invalid' in more ? NO_KEYS : more.cc;
 }

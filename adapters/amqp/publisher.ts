@@ -6,12 +6,13 @@
  * each may say `multiple`.
  */
 import { MillraceError } from '../../protocol/errors.ts';
-import { BatchBuilder, type RecordInit } from '../../protocol/record-batch.ts';
+import { BatchBuilder } from '../../protocol/record-batch.ts';
 import type { AppendOptions, Engine, Partition, Position } from '../../broker/engine.ts';
-import type { QueueRegistry } from '../../broker/queues.ts';
+import type { Letter } from '../../broker/dead-letters.ts';
+import type { Queue, QueueRegistry } from '../../broker/queues.ts';
 
 /** A message larger than this is a batch of its own. */
-const BATCH_BYTES_MAX = 64 * 1024;
+export const BATCH_BYTES_MAX = 64 * 1024;
 const WAITED: AppendOptions = { origin: 'client', urgency: 'waited' };
 const LAZY: AppendOptions = { origin: 'client', urgency: 'lazy' };
 
@@ -36,6 +37,8 @@ export class Confirms {
 
 interface OpenBatch {
   readonly builder: BatchBuilder;
+  /** Messages that its queue takes after those before it. */
+  room: number;
   /** Who waits for it: neighbours of equal index. */
   confirms: Confirms[];
   tags: number[];
@@ -61,21 +64,33 @@ export class Publisher {
     this.#parts = parts;
   }
 
-  /** `confirms`: its newest tag is that of this message. Copies the record. */
-  add(partition: Partition, record: RecordInit, confirms: Confirms | undefined): void {
+  /** `confirms`: its newest tag is that of this message. Copies the record. A queue that is full may refuse it. */
+  add(queue: Queue, partition: Partition, record: Letter, confirms: Confirms | undefined): void {
     let open = this.#open.get(partition);
     if (open === undefined) {
-      open = { builder: new BatchBuilder(BATCH_BYTES_MAX), confirms: [], tags: [], isWaited: false };
+      open = { builder: new BatchBuilder(BATCH_BYTES_MAX), room: 0, confirms: [], tags: [], isWaited: false };
       this.#open.set(partition, open);
+      open.room = this.#room(partition);
+    }
+    if (open.room <= 0) {
+      // Quietly where nobody waits, as RabbitMQ's reject-publish does.
+      confirms?.failed.add(confirms.lastTag);
+      if (queue.settings.overflow === 'refuse-dead-letter') this.#parts.queues.refused(queue, record);
+      return;
     }
     if (!open.builder.add(record)) {
       this.#append(partition, open);
       open.builder.add(record);
     }
+    open.room--;
     if (confirms === undefined) return;
     open.isWaited = true;
     open.confirms.push(confirms);
     open.tags.push(confirms.lastTag);
+  }
+
+  #room(partition: Partition): number {
+    return this.#parts.queues.intake(partition.topicId)?.room(partition) ?? Number.POSITIVE_INFINITY;
   }
 
   /** A message of this channel, whether it went anywhere or not. */
@@ -84,7 +99,7 @@ export class Publisher {
   }
 
   flush(): void {
-    for (const [partition, open] of this.#open) this.#append(partition, open);
+    for (const [partition, open] of this.#open) if (open.builder.recordCount > 0) this.#append(partition, open);
     this.#open.clear();
     for (const confirms of this.#confirming) {
       const { sink, lastTag, failed } = confirms;

@@ -5,6 +5,7 @@
 import { type FieldValue, fieldOf, type Table } from '../../protocol/amqp/table.ts';
 import { erlangType, isInteger } from './argument-fields.ts';
 import type { Queue } from '../../broker/queues.ts';
+import { DEFAULT_EXCHANGE } from './exchanges.ts';
 import { AmqpError } from './reply.ts';
 import { ageMs } from './stream-arguments.ts';
 
@@ -48,12 +49,17 @@ const NOT_OF_OTHERS = [
   'x-stream-filter-size-bytes',
   'x-initial-cluster-size',
 ];
-/** Messages are lost or kept by them: none may be taken and forgotten. */
-const NOT_SERVED = ['x-dead-letter-exchange', 'x-dead-letter-routing-key'];
 /** RabbitMQ 4.0 gives quorum queues a limit of their own. */
 const QUORUM_DELIVERY_LIMIT = 20;
 
+/** A queue or an exchange. */
+interface Named {
+  readonly vhost: string;
+  readonly name: string;
+}
+
 export interface DeclaredQueue {
+  readonly vhost: string;
   readonly name: string;
   readonly isDurable: boolean;
   readonly isExclusive: boolean;
@@ -68,6 +74,7 @@ export function queueType(table: Table): string {
 
 /** Settings by name, in canonical text. 406 for values that RabbitMQ refuses, 540 for what is not served. */
 export function settingsOf({
+  vhost,
   name,
   isDurable,
   isExclusive,
@@ -76,7 +83,7 @@ export function settingsOf({
 }: DeclaredQueue): Map<string, string> {
   const settings = new Map<string, string>();
   const invalid = (argument: string, why: string): AmqpError =>
-    new AmqpError('PRECONDITION_FAILED', `invalid arg '${argument}' for queue '${name}' in vhost '/': ${why}`);
+    new AmqpError('PRECONDITION_FAILED', `invalid arg '${argument}' for queue '${name}' in vhost '${vhost}': ${why}`);
   const number = (argument: string, setting: string, min: number, max = Number.MAX_SAFE_INTEGER): void => {
     const field = fieldOf(table, argument);
     if (field === undefined) return;
@@ -94,7 +101,7 @@ export function settingsOf({
   }
   if (type === 'quorum') {
     const refuse = (property: string): AmqpError =>
-      new AmqpError('PRECONDITION_FAILED', `invalid property '${property}' for queue '${name}' in vhost '/'`);
+      new AmqpError('PRECONDITION_FAILED', `invalid property '${property}' for queue '${name}' in vhost '${vhost}'`);
     if (!isDurable) throw refuse('non-durable');
     if (isExclusive) throw refuse('exclusive-owner');
     if (isAutoDelete) throw refuse('auto-delete');
@@ -104,7 +111,7 @@ export function settingsOf({
   if (age !== undefined && ageMs(age.value.toString()) === undefined) throw invalid('x-max-age', 'invalid_max_age');
   const refuseOther = (argument: string): void => {
     if (fieldOf(table, argument) === undefined) return;
-    const why = `invalid arg '${argument}' for queue '${name}' in vhost '/' of queue type rabbit_${type}_queue`;
+    const why = `invalid arg '${argument}' for queue '${name}' in vhost '${vhost}' of queue type rabbit_${type}_queue`;
     throw new AmqpError('PRECONDITION_FAILED', why);
   };
   if (type === 'stream') {
@@ -114,7 +121,7 @@ export function settingsOf({
     number('x-initial-cluster-size', 'max.bytes', 1);
     for (const argument of NOT_OF_STREAMS) refuseOther(argument);
     const refuse = (property: string): AmqpError =>
-      new AmqpError('PRECONDITION_FAILED', `invalid property '${property}' for queue '${name}' in vhost '/'`);
+      new AmqpError('PRECONDITION_FAILED', `invalid property '${property}' for queue '${name}' in vhost '${vhost}'`);
     if (isAutoDelete) throw refuse('auto-delete');
     if (isExclusive) throw refuse('exclusive-owner');
     if (!isDurable) throw refuse('non-durable');
@@ -123,7 +130,7 @@ export function settingsOf({
   for (const argument of NOT_OF_OTHERS) refuseOther(argument);
   const target = fieldOf(table, 'x-dead-letter-exchange');
   if (target !== undefined && target.type !== 'S') {
-    const why = `invalid type '${erlangType(target)}' for arg 'x-dead-letter-exchange' in queue '${name}' in vhost '/'`;
+    const why = `invalid type '${erlangType(target)}' for arg 'x-dead-letter-exchange' in queue '${name}' in vhost '${vhost}'`;
     throw new AmqpError('PRECONDITION_FAILED', why);
   }
   if (target === undefined && fieldOf(table, 'x-dead-letter-routing-key') !== undefined) {
@@ -133,9 +140,10 @@ export function settingsOf({
   if (mode !== undefined && (mode.type !== 'S' || !['default', 'lazy'].includes(mode.value.toString()))) {
     throw invalid('x-queue-mode', `"unsupported queue mode '${mode.type === 'S' ? mode.value.toString() : ''}'"`);
   }
-  for (const argument of NOT_SERVED) {
-    if (fieldOf(table, argument) !== undefined) throw new AmqpError('NOT_IMPLEMENTED', `${argument} is not served yet`);
-  }
+  if (target !== undefined) settings.set('dead.letter.exchange', target.value.toString() || DEFAULT_EXCHANGE);
+  const key = fieldOf(table, 'x-dead-letter-routing-key');
+  if (key?.type === 'S') settings.set('dead.letter.routing.key', key.value.toString());
+  else if (key !== undefined) throw invalid('x-dead-letter-routing-key', `{unacceptable_type,${erlangType(key)}}`);
   number('x-message-ttl', 'ttl.ms', 0);
   number('x-expires', 'expires.ms', 1);
   number('x-max-length', 'max.messages', 0);
@@ -143,14 +151,14 @@ export function settingsOf({
   if (type === 'quorum' && fieldOf(table, 'x-max-priority') !== undefined) {
     throw new AmqpError(
       'PRECONDITION_FAILED',
-      `invalid arg 'x-max-priority' for queue '${name}' in vhost '/' of queue type rabbit_quorum_queue`,
+      `invalid arg 'x-max-priority' for queue '${name}' in vhost '${vhost}' of queue type rabbit_quorum_queue`,
     );
   }
   number('x-max-priority', 'priority.max', 0, 255);
   if (type === 'classic' && fieldOf(table, 'x-delivery-limit') !== undefined) {
     throw new AmqpError(
       'PRECONDITION_FAILED',
-      `invalid arg 'x-delivery-limit' for queue '${name}' in vhost '/' of queue type rabbit_classic_queue`,
+      `invalid arg 'x-delivery-limit' for queue '${name}' in vhost '${vhost}' of queue type rabbit_classic_queue`,
     );
   }
   number('x-delivery-limit', 'failed.limit', 0);
@@ -160,8 +168,7 @@ export function settingsOf({
     const value = overflow.type === 'S' ? overflow.value.toString() : '';
     if (value === 'drop-head') settings.set('overflow', 'drop-oldest');
     else if (value === 'reject-publish') settings.set('overflow', 'refuse');
-    else if (value === 'reject-publish-dlx')
-      throw new AmqpError('NOT_IMPLEMENTED', `x-overflow ${value} is not served yet`);
+    else if (value === 'reject-publish-dlx') settings.set('overflow', 'refuse-dead-letter');
     else throw invalid('x-overflow', 'invalid_overflow');
   }
   const single = fieldOf(table, 'x-single-active-consumer');
@@ -174,32 +181,33 @@ export function settingsOf({
 }
 
 /** The topic that a queue is asked to be attached to. 406 for one that is none. */
-export function attachedTo({ name, arguments: table }: DeclaredQueue): string | undefined {
+export function attachedTo({ vhost, name, arguments: table }: DeclaredQueue): string | undefined {
   const field = fieldOf(table, 'x-topic');
   if (field === undefined) return undefined;
   if (field.type === 'S' && queueType(table) !== 'stream') return field.value.toString();
   const what = field.type === 'S' ? 'a stream is a topic itself' : `{unacceptable_type,${erlangType(field)}}`;
-  throw new AmqpError('PRECONDITION_FAILED', `invalid arg 'x-topic' for queue '${name}' in vhost '/': ${what}`);
+  throw new AmqpError('PRECONDITION_FAILED', `invalid arg 'x-topic' for queue '${name}' in vhost '${vhost}': ${what}`);
 }
 
 /** Who asks for a topic means that one; who asks for none is content with any. 406. */
-export function checkAttached(topic: string | undefined, { name, queue }: { name: string; queue: Queue }): void {
-  if (topic === undefined || queue.topic.name === topic) return;
-  const how = `received the value '${topic}' of type 'longstr' but current is '${queue.topic.name}'`;
-  throw inequivalent('queue', name, 'x-topic', how);
+export function checkAttached(topic: string | undefined, queue: DeclaredQueue & { queue: Queue }): void {
+  const current = queue.queue.topic.name;
+  if (topic === undefined || current === topic) return;
+  const how = `received the value '${topic}' of type 'longstr' but current is '${current}'`;
+  throw inequivalent('queue', queue, 'x-topic', how);
 }
 
 /** 406 in RabbitMQ's words if the queue exists with another property or argument. */
 export function checkEquivalent(asked: DeclaredQueue, current: DeclaredQueue): void {
   const flag = (name: string, received: boolean, inForce: boolean): void => {
     if (received !== inForce)
-      throw inequivalent('queue', asked.name, name, `received '${received}' but current is '${inForce}'`);
+      throw inequivalent('queue', asked, name, `received '${received}' but current is '${inForce}'`);
   };
   flag('durable', asked.isDurable, current.isDurable);
   flag('auto_delete', asked.isAutoDelete, current.isAutoDelete);
   const types = [queueType(asked.arguments), queueType(current.arguments)];
   if (types[0] !== types[1]) {
-    throw inequivalent('queue', asked.name, 'x-queue-type', `received '${types[0]}' but current is '${types[1]}'`);
+    throw inequivalent('queue', asked, 'x-queue-type', `received '${types[0]}' but current is '${types[1]}'`);
   }
   for (const name of COMPARED) checkSameArgument('queue', asked, current, name);
 }
@@ -207,7 +215,7 @@ export function checkEquivalent(asked: DeclaredQueue, current: DeclaredQueue): v
 /** One argument of a queue or exchange. 406. */
 export function checkSameArgument(
   what: 'queue' | 'exchange',
-  asked: { name: string; arguments: Table },
+  asked: Named & { arguments: Table },
   current: { arguments: Table },
   name: string,
 ): void {
@@ -218,7 +226,7 @@ export function checkSameArgument(
     if (Number(receivedField.value) === Number(inForceField.value)) return;
     throw inequivalent(
       what,
-      asked.name,
+      asked,
       name,
       `received '${receivedField.value}' but current is '${inForceField.value}'`,
     );
@@ -226,11 +234,14 @@ export function checkSameArgument(
   const received = shown(receivedField);
   const inForce = shown(inForceField);
   if (received !== inForce)
-    throw inequivalent(what, asked.name, name, `received ${received} but current is ${inForce}`);
+    throw inequivalent(what, asked, name, `received ${received} but current is ${inForce}`);
 }
 
-export function inequivalent(what: 'queue' | 'exchange', owner: string, name: string, how: string): AmqpError {
-  return new AmqpError('PRECONDITION_FAILED', `inequivalent arg '${name}' for ${what} '${owner}' in vhost '/': ${how}`);
+export function inequivalent(what: 'queue' | 'exchange', { vhost, name }: Named, arg: string, how: string): AmqpError {
+  return new AmqpError(
+    'PRECONDITION_FAILED',
+    `inequivalent arg '${arg}' for ${what} '${name}' in vhost '${vhost}': ${how}`,
+  );
 }
 
 /** As RabbitMQ prints an argument. */

@@ -60,3 +60,8 @@ export function amqpErrorOf(error: MillraceError): AmqpError {
       return new AmqpError('PRECONDITION_FAILED', error.message);
   }
 }
+
+/** An ack of a message that waits for none. */
+export function unknownTag(tag: number): AmqpError {
+  return new AmqpError('PRECONDITION_FAILED', `unknown delivery tag ${tag}`);
+}

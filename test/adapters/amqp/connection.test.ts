@@ -221,7 +221,7 @@ test('what does not fit the state has the code of RabbitMQ', async (t) => {
     ],
     [[open, publish, contentHeaderFrame(1, 0, Buffer.from([0xff, 0xff]))], /^502 SYNTAX_ERROR/],
     [[open, on(1, { method: 'basic.publish', immediate: true })], /^540 NOT_IMPLEMENTED - immediate=true/],
-    [[open, on(1, { method: 'tx.select' })], /^540 NOT_IMPLEMENTED/],
+    [[open, on(1, { method: 'channel.flow', active: false })], /^540 NOT_IMPLEMENTED - active=false/],
     [[open, on(1, { method: 'basic.qos-ok' })], /^503 COMMAND_INVALID/],
     [[Buffer.from([1, 0, 0, 0, 0, 0, 4, 0, 99, 0, 99, 0xce])], /^540 NOT_IMPLEMENTED/],
     [[Buffer.from([1, 0, 0, 0, 0, 0, 2, 0, 10, 0xce])], /^502 SYNTAX_ERROR/],

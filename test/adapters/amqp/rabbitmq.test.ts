@@ -2,12 +2,23 @@ import { readFileSync } from 'node:fs';
 import test from 'ava';
 import { startTestBroker } from '../../support/broker.ts';
 import { outcomes } from './rabbitmq-cases.ts';
+import { told } from './rabbitmq-stories.ts';
 
 test('clients are told what RabbitMQ 4.0.5 tells them', async (t) => {
   const expected = readFileSync('test/adapters/amqp/rabbitmq-4.0.5.txt', 'utf8').trimEnd().split('\n');
   const broker = await startTestBroker();
   try {
     t.deepEqual(await outcomes(broker.amqp), expected);
+  } finally {
+    await broker.stop();
+  }
+});
+
+test('messages go where RabbitMQ 4.0.5 sends them, and look as they do there', async (t) => {
+  const expected = readFileSync('test/adapters/amqp/rabbitmq-stories-4.0.5.txt', 'utf8').trimEnd().split('\n');
+  const broker = await startTestBroker();
+  try {
+    t.deepEqual(await told(broker.amqp), expected);
   } finally {
     await broker.stop();
   }
