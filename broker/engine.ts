@@ -92,6 +92,8 @@ export interface Engine {
   commit(parts: readonly CommitPart[], urgency: 'waited' | 'lazy'): { position: Position; appended: Appended[] };
   /** Calls back (later in this turn or in another, never inside the call unless already durable) when `position` is durable; in order of positions. */
   whenDurable(position: Position, callback: () => void): void;
+  /** At the end of a turn: what somebody waits for is written now, while the caller goes on. */
+  startNow(): void;
   /** The partition with this id, its kept content if the data folder has any, else empty. Its folder is made at the first append. */
   openPartition(spec: PartitionSpec): Partition;
   /** Partitions of the data folder that nobody opened since the start belong to deleted topics: their files go. Called once, after the metadata is loaded. */

@@ -51,6 +51,8 @@ export const CHANGE = {
   rows: 15,
   /** Which messages are done, a bit each; count is a multiple of 8. */
   doneBits: 16,
+  /** What is below the first offset may have been handed out, whatever else is told. */
+  mark: 17,
 } as const;
 
 export type ChangeKind = (typeof CHANGE)[keyof typeof CHANGE];
@@ -139,6 +141,11 @@ export class ChangeWriter {
   noteStart(offset: number): void {
     this.#close();
     this.#begin(CHANGE.start, offset, 1);
+  }
+
+  noteMark(offset: number): void {
+    this.#close();
+    this.#begin(CHANGE.mark, offset, 1);
   }
 
   noteReset(offset: number, baseEpoch: number, newestEpoch: number): void {
@@ -313,6 +320,7 @@ class ChangeReader {
       case CHANGE.returned:
       case CHANGE.returnedFailed:
       case CHANGE.undone:
+      case CHANGE.mark:
         break;
       case CHANGE.acquired:
         change.detail = this.#byte();

@@ -2,10 +2,10 @@
  * One consumer of one or many queues, of any door: what it has joined, how much it wants, and what it holds locks on.
  *
  * Always true: `onAcquired` and `onServed` run in the serve loop (`queue-serving.ts`), never inside a call of the door;
- * what was acquired may leave when `QueueRegistry.whenDurable` calls back, asked from within `onAcquired`.
+ * what was acquired may leave when `QueueRegistry.whenLeased` calls back, asked from within `onAcquired`.
  */
 import { MillraceError } from '../protocol/errors.ts';
-import type { AcquiredRun, Acquisition, OwnerId, QueueDoor } from './queue.ts';
+import type { Acquisition, OwnerId, QueueDoor } from './queue.ts';
 import type { QueuePartition } from './queue-partition.ts';
 import type { Queue } from './queues.ts';
 
@@ -19,7 +19,7 @@ export interface ConsumerOptions {
   readonly lockMs: number | 'connection';
   /** Whether the locks end with the consumer, and with the broker. Default: all doors' but SQS's. */
   readonly isBoundToConnection?: boolean;
-  /** Some messages are this consumer's now. Read them, and answer when they are durable. */
+  /** Some messages are this consumer's now. Read them, and answer when `QueueRegistry.whenLeased` calls back. */
   onAcquired(queue: Queue, acquisition: Acquisition): void;
   /** After the last `onAcquired` of a turn: nothing more comes before the next one. */
   onServed?(): void;
@@ -202,7 +202,8 @@ export class Consumer {
     return this.#wanted.batchEnd;
   }
 
-  acquired(partition: QueuePartition, runs: readonly AcquiredRun[], count: number, lockedUntilMs: number): void {
+  acquired(partition: QueuePartition, acquisition: Acquisition): void {
+    const count = acquisition.messageCount;
     this.#messagesLeft = Math.max(0, this.#messagesLeft - count);
     if (this.#bytesLeft !== Number.POSITIVE_INFINITY) {
       const { sizeBytes, startOffset, endOffset } = partition.log;
@@ -211,7 +212,7 @@ export class Consumer {
     this.#holding.add(partition);
     partition.queue.delivered += count;
     this.isServed = true;
-    this.#options.onAcquired(partition.queue, { partition: partition.index, runs, messageCount: count, lockedUntilMs });
+    this.#options.onAcquired(partition.queue, acquisition);
   }
 
   /** The turn is over. */

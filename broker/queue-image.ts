@@ -26,6 +26,8 @@ export interface QueueImage {
   nextOffset: number;
   /** Nothing at or above is told of. */
   endOffset: number;
+  /** What is below may have been handed out without being told of. */
+  markOffset: number;
 }
 
 export function newImage(startOffset: number): QueueImage {
@@ -36,6 +38,7 @@ export function newImage(startOffset: number): QueueImage {
     startOffset,
     nextOffset: startOffset,
     endOffset: startOffset,
+    markOffset: startOffset,
   };
 }
 
@@ -51,7 +54,7 @@ export function applyChanges(image: QueueImage, bytes: Buffer): void {
 
 function applyChange(image: QueueImage, change: Change): void {
   const { kind, offset, endOffset } = change;
-  if (kind !== CHANGE.start && kind !== CHANGE.reset && kind !== CHANGE.doneBits) {
+  if (kind !== CHANGE.start && kind !== CHANGE.reset && kind !== CHANGE.doneBits && kind !== CHANGE.mark) {
     image.endOffset = Math.max(image.endOffset, endOffset);
   }
   switch (kind) {
@@ -79,6 +82,9 @@ function applyChange(image: QueueImage, change: Change): void {
       break;
     case CHANGE.epoch:
       image.epochs.add({ offset, endOffset, epoch: change.epoch, atMs: change.atMs });
+      break;
+    case CHANGE.mark:
+      image.markOffset = offset;
       break;
     case CHANGE.doneBits:
       for (let at = 0; at < change.bits.length * 8; at++) {
@@ -169,6 +175,7 @@ export function* snapshotOf(image: QueueImage): Generator<Buffer> {
   const { states, epochs, startOffset, endOffset: end } = image;
   const writer = new ChangeWriter();
   writer.noteReset(startOffset, epochs.base, epochs.newest);
+  if (image.markOffset > startOffset) writer.noteMark(image.markOffset);
   for (const { offset, endOffset, epoch, atMs } of epochs.ranges) {
     writer.noteEpoch(CHANGE.epoch, offset, endOffset - offset, epoch, atMs);
   }

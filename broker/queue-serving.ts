@@ -1,15 +1,16 @@
 /**
  * The serve loop of all queues. At the end of a turn of the loop it looks at what is due, hands waiting messages to
- * waiting consumers, and commits everything that was decided since the last time as one.
+ * waiting consumers, and commits everything that was decided since the last time as one: at once if somebody waits for
+ * it, else `queue.commit.linger.ms` after the first of it.
  *
  * Always true: a turn does a bounded amount of work and goes on in the next; no door is called from within its own call;
- * a state that changed is in the next commit. One timer serves all deadlines. Costs are per run of messages, not per
- * message.
+ * a state that changed is in the next commit; what is handed out leaves when that is durable, or is below a durable mark
+ * (`hand-out-mark.ts`). One timer serves all deadlines. Costs are per run of messages, not per message.
  */
 import { MillraceError } from '../protocol/errors.ts';
 import type { Clock, Timer } from '../storage/clock.ts';
 import type { CommitPart, Engine, Position } from './engine.ts';
-import type { OwnerId } from './queue.ts';
+import type { AcquiredRun, Acquisition, OwnerId } from './queue.ts';
 import { Consumer, type ConsumerHost, type ConsumerOptions } from './queue-consumer.ts';
 import type { LogEntry, LoggedState, QueueEvent, QueueLog } from './queue-log.ts';
 import type { QueuePartition } from './queue-partition.ts';
@@ -41,6 +42,10 @@ export interface ServingParts {
   readonly engine: Engine;
   readonly clock: Clock;
   readonly log: QueueLog<LoggedState>;
+  /** `queue.leases: synced` */
+  readonly areLeasesSynced: boolean;
+  /** `queue.commit.linger.ms` */
+  readonly commitLingerMs: number;
   /** Position of what the queues lean on and others have committed. */
   readonly metadataPosition: () => Position;
   /** After every change of a state, before its commit: it may change it further, but commit nothing. */
@@ -58,9 +63,15 @@ export class QueueServing implements ConsumerHost {
   readonly #dirty = new Set<LogEntry<LoggedState>>();
   /** Partitions that changed in this turn. */
   readonly #changed = new Set<QueuePartition>();
+  /** Where something was handed out since the last commit that did not wait for it. */
+  readonly #marked = new Set<QueuePartition>();
   #events: QueueEvent[] = [];
   #urgency: 'waited' | 'lazy' = 'lazy';
   #waiters: (() => void)[] = [];
+  /** What was handed out in this turn and need not wait. */
+  #leaving: (() => void)[] = [];
+  /** Set while there is something to commit that nobody waits for. */
+  #lingering: Timer | undefined;
   readonly #deadlines = new TimerWheel<Due>();
   readonly #dues = new Map<QueuePartition, Due>();
   #timer: Timer | undefined;
@@ -140,6 +151,7 @@ export class QueueServing implements ConsumerHost {
   forget(partition: QueuePartition): void {
     this.#woken.delete(partition);
     this.#changed.delete(partition);
+    this.#marked.delete(partition);
     this.#dirty.delete(partition.entry);
     const due = this.#dues.get(partition);
     if (due !== undefined) this.#deadlines.delete(due);
@@ -183,6 +195,15 @@ export class QueueServing implements ConsumerHost {
     this.#schedule();
   }
 
+  /**
+   * Calls back when what was acquired may leave: at the end of this turn if a crash may forget it, else when it is durable.
+   * From within `onAcquired`.
+   */
+  whenLeased({ isForgettable }: Acquisition, callback: () => void): void {
+    if (isForgettable) this.#leaving.push(callback);
+    else this.whenDurable(callback);
+  }
+
   get #position(): Position {
     return Math.max(this.#parts.log.position, this.#parts.metadataPosition());
   }
@@ -190,16 +211,16 @@ export class QueueServing implements ConsumerHost {
   #commit(urgency: 'waited' | 'lazy', others: readonly CommitPart[]): void {
     if (this.#isStopped) return;
     const { engine, log } = this.#parts;
-    for (const partition of this.#changed) {
-      this.#parts.changed(partition);
-      this.#watchState(partition);
-    }
-    this.#changed.clear();
+    this.#lingering?.cancel();
+    this.#lingering = undefined;
+    this.#look();
     if (this.#events.length > 0 || this.#dirty.size > 0 || others.length > 0) {
       const events = this.#events;
       this.#events = [];
       log.commit(events, this.#dirty, { urgency, others });
       this.#dirty.clear();
+      for (const { state } of this.#marked) state.mark.committed(log.position);
+      this.#marked.clear();
     }
     this.#urgency = 'lazy';
     if (this.#waiters.length === 0) return;
@@ -208,6 +229,30 @@ export class QueueServing implements ConsumerHost {
     engine.whenDurable(this.#position, () => {
       for (const callback of waiters) callback();
     });
+  }
+
+  /** Looks at what changed. */
+  #look(): void {
+    for (const partition of this.#changed) {
+      this.#parts.changed(partition);
+      this.#watchState(partition);
+    }
+    this.#changed.clear();
+  }
+
+  /** Commits what was decided if somebody waits for it (true), or sees to it that it is before long. */
+  #commitSoon(): boolean {
+    this.#look();
+    const isWaited = this.#waiters.length > 0 || this.#urgency === 'waited' || this.#events.length > 0;
+    const { clock, commitLingerMs } = this.#parts;
+    if (isWaited || commitLingerMs === 0) this.#commit(this.#urgency, []);
+    else if (this.#dirty.size > 0) {
+      this.#lingering ??= clock.after(commitLingerMs, () => {
+        this.#lingering = undefined;
+        this.#guard(() => this.#commit('lazy', []));
+      });
+    }
+    return isWaited;
   }
 
   // --- deadlines ---
@@ -276,14 +321,25 @@ export class QueueServing implements ConsumerHost {
     if (this.#isStopped) return;
     const nowMs = this.#parts.clock.now();
     const served: Consumer[] = [];
-    try {
+    this.#guard(() => {
       const isMoreDue = this.#lookAtDue(nowMs);
+      // Settlements are on their way to the disk while messages are handed out, which need not wait.
+      if (!this.#parts.areLeasesSynced && this.#commitSoon()) this.#parts.engine.startNow();
       const isMoreToServe = this.#serve(nowMs, served);
-      this.#commit(this.#urgency, []);
+      this.#commitSoon();
+      const leaving = this.#leaving;
+      this.#leaving = [];
+      for (const callback of leaving) callback();
       for (const consumer of served) consumer.served();
       // Callbacks and moves may have decided more.
-      if (isMoreDue || isMoreToServe || this.#waiters.length > 0 || this.#dirty.size > 0) this.#schedule();
+      if (isMoreDue || isMoreToServe || this.#waiters.length > 0 || this.#changed.size > 0) this.#schedule();
       this.#arm();
+    });
+  }
+
+  #guard(work: () => void): void {
+    try {
+      work();
     } catch (error) {
       this.#stop();
       // The log takes nothing any more; anything else is a broken invariant.
@@ -342,6 +398,7 @@ export class QueueServing implements ConsumerHost {
         nowMs,
         ...(batchEnd ? { batchEnd: (offset: number) => batchEnd(partition, offset) } : {}),
       });
+      const isForgettable = this.#isForgettable(partition, consumer, runs);
       if (state.hasChanges) {
         this.#changed.add(partition);
         this.#dirty.add(partition.entry);
@@ -357,9 +414,20 @@ export class QueueServing implements ConsumerHost {
       // Its protocol has no other order.
       if (consumer.door === 'kafka') runs.sort((a, b) => a.firstOffset - b.firstOffset);
       if (!consumer.isServed) served.push(consumer);
-      consumer.acquired(partition, runs, count, lockedUntilMs);
+      const { index } = partition;
+      consumer.acquired(partition, { partition: index, runs, messageCount: count, lockedUntilMs, isForgettable });
       return count;
     }
+  }
+
+  /** A crash takes the connection with the lock; that the message was handed out is known as long as it is below the mark. */
+  #isForgettable(partition: QueuePartition, consumer: Consumer, runs: readonly AcquiredRun[]): boolean {
+    const { areLeasesSynced, engine } = this.#parts;
+    if (areLeasesSynced || !consumer.isBoundToConnection || runs.length === 0) return false;
+    let highest = 0;
+    for (const { lastOffset } of runs) highest = Math.max(highest, lastOffset);
+    this.#marked.add(partition);
+    return partition.state.mark.covers(highest, engine.durablePosition);
   }
 
   #trim(partition: QueuePartition): void {
@@ -383,5 +451,6 @@ export class QueueServing implements ConsumerHost {
   #stop(): void {
     this.#isStopped = true;
     this.#timer?.cancel();
+    this.#lingering?.cancel();
   }
 }

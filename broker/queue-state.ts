@@ -14,6 +14,7 @@ import { AttemptLimits } from './attempt-limits.ts';
 import { AttributeIndex } from './attribute-index.ts';
 import { FlightTable, IN_FLIGHT, LEAVING, READY, TAKEN, WAITING } from './flight-table.ts';
 import { DELAYED, DONE, FRESH, MessageStates, TRACKED } from './message-states.ts';
+import { HandOutMark } from './hand-out-mark.ts';
 import { OffsetHeap } from './offset-heap.ts';
 import type { AcquiredRun, LeaveReason, OwnerId, QueueCounts, QueueDoor, Settlement } from './queue.ts';
 import { CHANGE, ChangeWriter, doorCode, doorOf, leavingDetails, reasonOf } from './queue-changes.ts';
@@ -66,6 +67,8 @@ export class QueueState {
   #delays: QueueDelays;
   readonly #leavingOffsets = new OffsetHeap();
   readonly #changes = new ChangeWriter();
+  /** How far messages may leave before it is durable that they were handed out. */
+  readonly mark: HandOutMark;
 
   #start: number;
   #end: number;
@@ -91,6 +94,7 @@ export class QueueState {
     this.#start = startOffset;
     this.#end = startOffset;
     this.#next = startOffset;
+    this.mark = new HandOutMark(this.#changes, startOffset);
     this.#recoveredEnd = startOffset;
     this.#order = this.#newOrder();
     this.#delays = this.#newDelays();
@@ -838,6 +842,7 @@ export class QueueState {
     if (attributes !== undefined) this.#attributes = attributes;
     const epoch = this.#epochs.newest + 1;
     this.#changes.noteReset(startOffset, epoch, epoch);
+    this.mark.reset(startOffset);
     this.#clear(startOffset, epoch, epoch);
   }
 
@@ -919,6 +924,7 @@ export class QueueState {
     this.#epochs = image.epochs;
     this.#start = image.startOffset;
     this.#next = image.nextOffset;
+    this.mark.recovered(image.markOffset);
     this.#recoveredEnd = image.endOffset;
     this.#end = this.#start;
     this.#order = this.#newOrder();
@@ -943,6 +949,7 @@ export class QueueState {
       startOffset: this.#start,
       nextOffset: this.#next,
       endOffset,
+      markOffset: this.mark.offset,
     };
   }
 }

@@ -56,7 +56,7 @@ export type LeaveReason = 'expired' | 'rejected' | 'delivery_limit' | 'maxlen';
 /** A consumer of a queue as the queue sees it; numbered by the registry, never 0. */
 export type OwnerId = number;
 
-/** Messages of one partition, locked for one consumer. Nothing of it may leave before `position` is durable. */
+/** Messages of one partition, locked for one consumer. They leave when `QueueRegistry.whenLeased` calls back. */
 export interface Acquisition {
   readonly partition: number;
   /** In the order of delivery: ascending, unless the queue has priorities or fair groups (for Kafka always). */
@@ -64,6 +64,8 @@ export interface Acquisition {
   readonly messageCount: number;
   /** End of the lock on the broker's wall clock; infinity: as long as the consumer is there. */
   readonly lockedUntilMs: number;
+  /** They may leave before it is durable that they were handed out (`queue.leases`). */
+  readonly isForgettable: boolean;
 }
 
 /** What a door knows of a message without opening the batch that holds it. */

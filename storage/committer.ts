@@ -185,6 +185,11 @@ export class Committer {
     if (this.#inFlight === undefined && !this.#isScheduled) this.#schedule('waited');
   }
 
+  /** At the end of a turn: what somebody waits for is on its way now, not after what else this end of the turn brings. */
+  startNow(): void {
+    if (this.#isScheduled && this.#inFlight === undefined) this.#startNext();
+  }
+
   /** Nothing more is written or answered. */
   stop(): void {
     this.#isStopped = true;

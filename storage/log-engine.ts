@@ -399,6 +399,10 @@ export class LogEngine implements LogContext {
     return new Promise((resolve) => this.committer.whenDurable(position, resolve));
   }
 
+  startNow(): void {
+    this.committer.startNow();
+  }
+
   // --- room ---
 
   get hasRoom(): boolean {

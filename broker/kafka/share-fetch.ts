@@ -3,7 +3,8 @@
  * to the member, waiting for some if there are none.
  *
  * The queues decide what the member gets, in their serve loop at the end of the turn (`queue-serving.ts`); the answer is made
- * of whole stored batches where it can be (`queue-reader.ts`) and leaves when the acquisition is durable.
+ * of whole stored batches where it can be (`queue-reader.ts`) and leaves when what was acknowledged is durable and what was
+ * acquired may leave (`QueueRegistry.whenLeased`).
  */
 import type { Payload } from '../../protocol/bytes.ts';
 import { kafkaCode, MillraceError } from '../../protocol/errors.ts';
@@ -100,7 +101,8 @@ class ShareFetch implements SessionTaker {
   /** Topic id → partition → answer, of all that the answer names. */
   readonly #answers = new Map<string, Map<number, PartitionAnswer>>();
   readonly #taken = new Map<QueuePartition, Taken>();
-  #isDurable = true;
+  /** What must be durable before the answer leaves. */
+  #waitCount = 0;
   #isRead = false;
   #isDone = false;
   #timer: Timer | undefined;
@@ -120,7 +122,15 @@ class ShareFetch implements SessionTaker {
       answer.acknowledgeErrorCode = errorCode;
       answer.acknowledgeErrorMessage = errorMessage;
     }
+    if (results.length === 0) return;
+    this.#waitCount++;
+    this.#broker.queues.whenDurable(this.#waited);
   }
+  readonly #waited = (): void => {
+    this.#waitCount--;
+    this.#answerIfComplete();
+  };
+
   /** Nothing can be taken from this partition. */
   refuse(topicId: string, index: number, error: MillraceError): void {
     this.#answerFor(topicId, index).errorCode = kafkaCode(error);
@@ -229,16 +239,12 @@ class ShareFetch implements SessionTaker {
     this.#session.consumer.want({ messages: 0 });
   }
 
-  acquired(queue: Queue, { partition: index, runs }: Acquisition): void {
+  acquired(queue: Queue, acquisition: Acquisition): void {
+    const { partition: index, runs } = acquisition;
     const partition = queue.partition(index);
     if (partition === undefined) return;
-    if (this.#taken.size === 0) {
-      this.#isDurable = false;
-      this.#broker.queues.whenDurable(() => {
-        this.#isDurable = true;
-        this.#answerIfComplete();
-      });
-    }
+    this.#waitCount++;
+    this.#broker.queues.whenLeased(acquisition, this.#waited);
     const taken = this.#taken.get(partition);
     if (taken === undefined)
       this.#taken.set(partition, { partition, runs: [...runs], batches: undefined, errorCode: 0 });
@@ -327,7 +333,7 @@ class ShareFetch implements SessionTaker {
   }
 
   #answerIfComplete(): void {
-    if (!this.#isDurable || !this.#isRead) return;
+    if (this.#waitCount > 0 || !this.#isRead) return;
     this.#isDone = true;
     const batchSize = Math.max(1, this.#call.request.batchSize);
     const read: QueuedBatches[] = [];
@@ -354,7 +360,7 @@ class ShareFetch implements SessionTaker {
     return { throttleTimeMs: 0, errorCode: 0, acquisitionLockTimeoutMs: this.#lockMs, responses, nodeEndpoints: [] };
   }
 
-  /** Answers without messages, when what was acknowledged is durable. */
+  /** Answers without messages, when what was decided is durable. */
   answer(): void {
     if (this.#isDone) return;
     this.#isDone = true;

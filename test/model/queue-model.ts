@@ -7,7 +7,7 @@
  */
 import { isDeepStrictEqual, parseArgs } from 'node:util';
 import { AttributeIndex } from '../../broker/attribute-index.ts';
-import type { MessageAttributes, QueueDoor, Settlement, SettleKind } from '../../broker/queue.ts';
+import type { AcquiredRun, MessageAttributes, QueueDoor, Settlement, SettleKind } from '../../broker/queue.ts';
 import { type AttemptLimit, QueueState, type QueueStateSettings } from '../../broker/queue-state.ts';
 import { SimRandom } from '../support/sim-random.ts';
 import { QueueOracle } from './queue-oracle.ts';
@@ -100,6 +100,11 @@ class Episode {
   #attributes: AttributeIndex;
   #state: QueueState;
   #oracle: QueueOracle;
+  /** Position of what is on the disk. */
+  #position = 0;
+  /** Offsets that may have been handed out before that was durable; of those, before a crash. */
+  readonly #handedOut = new Set<number>();
+  readonly #handedOutBefore = new Set<number>();
   /** What is on the disk, and the model as it was when the last piece of that was taken. */
   #durable: Buffer[] = [];
   #saved: QueueOracle;
@@ -253,7 +258,22 @@ class Episode {
       nowMs: this.#now,
       ...(random.chance(0.2) ? { batchEnd: (offset: number) => offset - (offset % size) + size - 1 } : {}),
     };
-    same('acquired', this.#state.acquire(options), this.#oracle.acquire(options));
+    const runs = this.#state.acquire(options);
+    same('acquired', runs, this.#oracle.acquire(options));
+    if (options.isBoundToConnection && runs.length > 0) this.#handOut(runs);
+  }
+
+  /** Perhaps before that is durable; then a crash must not make it look like the first time. */
+  #handOut(runs: readonly AcquiredRun[]): void {
+    const { mark } = this.#state;
+    const highest = Math.max(...runs.map(({ lastOffset }) => lastOffset));
+    const isCovered = mark.covers(highest, this.#position);
+    for (const { firstOffset, lastOffset, acquiredCount } of runs) {
+      for (let offset = firstOffset; offset <= lastOffset; offset++) {
+        if (this.#handedOutBefore.has(offset)) same('redelivery', mark.isRedelivery(offset, acquiredCount), true);
+        if (isCovered) this.#handedOut.add(offset);
+      }
+    }
   }
 
   #drawSettlement(firstOffset: number, lastOffset: number): Settlement {
@@ -432,13 +452,18 @@ class Episode {
     const bytes = this.#state.takeChanges();
     same('has changes', this.#state.hasChanges, false);
     if (bytes !== undefined) this.#durable.push(Buffer.from(bytes));
+    this.#committed();
+  }
+
+  #committed(): void {
     this.#saved = this.#oracle.clone();
+    this.#state.mark.committed(++this.#position);
   }
 
   #snapshot(): void {
     this.#durable = [...this.#state.snapshot()].map((piece) => Buffer.from(piece));
     this.#oracle.forgetEndedDelays();
-    this.#saved = this.#oracle.clone();
+    this.#committed();
   }
 
   #crash(): void {
@@ -451,6 +476,8 @@ class Episode {
     this.#rebuildAttributes();
     this.#state = this.#newState();
     for (const bytes of this.#durable) this.#state.applyChanges(bytes);
+    this.#state.mark.doubtBelow(this.#batches.at(-1)?.endOffset ?? this.#base);
+    for (const offset of this.#handedOut) this.#handedOutBefore.add(offset);
     same('start', this.#state.startOffset, recovered.start);
     this.#saved = recovered.clone();
     same('trimmed', this.#state.trim(this.#logStart), recovered.trim(this.#logStart));

@@ -19,8 +19,11 @@ export interface Sent {
   accepted: Progress;
   /** Rejected, in the queue it was sent to. */
   rejected: Progress;
-  /** Handed out by the queue it was sent to, as far as somebody was told. */
+  /** Handed out by the queue it was sent to, as far as somebody was told: in this life, and as far as it is durable. */
   deliveries: number;
+  durableDeliveries: number;
+  /** Somebody was told of a delivery by the queue it was sent to, in whatever life. */
+  wasSeen: boolean;
   /** Somebody was told that it is in the dead letters. */
   isDead: boolean;
   /** Dead letters were asked to go back: it may begin anew. */
@@ -39,6 +42,11 @@ export class QueueBook {
     return new QueueBook(this);
   }
 
+  /** The broker has crashed: deliveries that were not durable need not be counted any more. */
+  crashed(): void {
+    for (const sent of this.sent.values()) sent.deliveries = sent.durableDeliveries;
+  }
+
   send(value: string, queue: string, init: { notBeforeMs?: number; dedupId?: string | undefined }): Sent {
     const sent: Sent = {
       value,
@@ -49,6 +57,8 @@ export class QueueBook {
       accepted: 'no',
       rejected: 'no',
       deliveries: 0,
+      durableDeliveries: 0,
+      wasSeen: false,
       isDead: false,
       mayReturn: false,
     };
@@ -62,12 +72,13 @@ export interface Seen {
   readonly value: string;
   readonly queue: string;
   readonly acquiredCount: number;
+  readonly isRedelivery: boolean;
   readonly nowMs: number;
 }
 
 /** Checks one delivery against what was promised before. */
 export function checkDelivery(book: QueueBook, seen: Seen, fail: (text: string) => void): void {
-  const { value, queue, acquiredCount, nowMs } = seen;
+  const { value, queue, acquiredCount, isRedelivery, nowMs } = seen;
   const sent = book.sent.get(value);
   if (sent === undefined) return fail(`${queue}: '${value}' was handed out, which nobody sent`);
   if (sent.accepted === 'answered') fail(`${queue}: '${value}' comes back, its acceptance was answered`);
@@ -75,7 +86,7 @@ export function checkDelivery(book: QueueBook, seen: Seen, fail: (text: string) 
   if (sent.dedupId !== undefined) {
     for (const other of book.sent.values()) {
       const isTwin = other !== sent && other.queue === sent.queue && other.dedupId === sent.dedupId;
-      if (isTwin && (other.deliveries > 0 || other.isDead)) {
+      if (isTwin && (other.wasSeen || other.isDead)) {
         fail(`${queue}: '${value}' and '${other.value}' were handed out, both with id ${sent.dedupId}`);
       }
     }
@@ -88,7 +99,9 @@ export function checkDelivery(book: QueueBook, seen: Seen, fail: (text: string) 
         `${queue}: '${value}' is handed out for the ${acquiredCount}th time, after ${sent.deliveries} that were answered`,
       );
     }
+    if (sent.wasSeen && !isRedelivery) fail(`${queue}: '${value}' comes again and is not told to be redelivered`);
     sent.deliveries = acquiredCount;
+    sent.wasSeen = true;
   } else {
     sent.isDead = true;
   }

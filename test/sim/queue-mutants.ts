@@ -78,6 +78,36 @@ export const queueMutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'redelivery-forgotten',
+    breaks: 'what was handed out before a crash is told to be redelivered',
+    isQueues: true,
+    changes: [
+      {
+        file: 'broker/queue-image.js',
+        from: 'case CHANGE.mark: image.markOffset = offset;',
+        to: 'case CHANGE.mark:',
+      },
+    ],
+  },
+  {
+    name: 'handed-out-beyond-the-mark',
+    breaks: 'what leaves before it is durable is below a durable mark',
+    isQueues: true,
+    changes: [
+      {
+        file: 'broker/hand-out-mark.js',
+        from: 'const isCovered = lastOffset < this.#durableOffset;',
+        to: 'const isCovered = true;',
+      },
+    ],
+  },
+  {
+    name: 'lock-answered-at-once',
+    breaks: 'a lock that outlives its connection is durable when it is answered',
+    isQueues: true,
+    changes: [{ file: 'broker/queue-serving.js', from: '!consumer.isBoundToConnection || runs', to: 'runs' }],
+  },
+  {
     name: 'changes-forgotten',
     breaks: 'what changed in a turn is in its commit',
     isQueues: true,

@@ -145,6 +145,7 @@ class QueueRun {
     this.#life++;
     this.#held = [];
     this.#pushes = [];
+    this.#book.crashed();
     if (!this.#world.isDead) this.#world.die(this.#death);
     // Power cuts may be followed by another while the broker starts.
     if (this.#random.chance(0.3)) {
@@ -253,13 +254,27 @@ class QueueRun {
     this.#result.redrives++;
   }
 
-  #saw(queue: string, messages: readonly Delivered[]): void {
-    for (const { value, acquiredCount, offset } of messages) {
+  /** What is pushed may come before that is durable. */
+  #saw(queue: string, messages: readonly Delivered[], isPush = false): void {
+    const nowMs = this.#world.clock.now();
+    for (const { value, acquiredCount, isRedelivery, offset } of messages) {
       this.#note(`saw ${value.slice(0, 20)} in ${queue} at ${offset}, ${acquiredCount}`);
       this.#result.deliveries++;
       if (queue === 'dead') this.#result.deadLetters++;
-      checkDelivery(this.#book, { value, queue, acquiredCount, nowMs: this.#world.clock.now() }, this.#fail);
+      checkDelivery(this.#book, { value, queue, acquiredCount, isRedelivery, nowMs }, this.#fail);
+      const sent = this.#book.sent.get(value);
+      if (sent === undefined) continue;
+      const { deliveries } = sent;
+      if (!isPush) sent.durableDeliveries = deliveries;
+      else if (this.#random.chance(0.2)) this.#whenDurable(() => (sent.durableDeliveries = deliveries));
     }
+  }
+
+  #whenDurable(effect: () => void): void {
+    const life = this.#life;
+    this.#world.queues.whenDurable(() => {
+      if (life === this.#life) effect();
+    });
   }
 
   async #pull(name: string): Promise<void> {
@@ -292,7 +307,7 @@ class QueueRun {
     }
     const { queue: from, door } = random.pick(this.#pushes);
     for (const message of door.arrived.splice(0)) {
-      this.#saw(from, [message]);
+      this.#saw(from, [message], true);
       const kind = random.below(4);
       const sent = this.#book.sent.get(message.value);
       if (sent === undefined) continue;
@@ -308,9 +323,12 @@ class QueueRun {
     settle();
     sent[what] = 'asked';
     if (what === 'accepted') this.#result.accepted++;
-    const life = this.#life;
-    this.#world.queues.whenDurable(() => {
-      if (life === this.#life) sent[what] = 'answered';
+    // Half of them are as AMQP's: nobody waits.
+    if (this.#random.chance(0.5)) return;
+    const { deliveries } = sent;
+    this.#whenDurable(() => {
+      sent[what] = 'answered';
+      sent.durableDeliveries = deliveries;
     });
   }
 

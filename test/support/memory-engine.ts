@@ -236,6 +236,8 @@ export class MemoryEngine implements Engine {
     return sizeBytes;
   }
 
+  startNow(): void {}
+
   append(partition: MemoryPartition, batch: Buffer, stampsTime = false): Appended {
     this.#checkRunning();
     if (partition.isDeleted) throw new MillraceError('UNKNOWN_TOPIC_OR_PARTITION');

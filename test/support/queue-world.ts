@@ -228,6 +228,8 @@ export interface Delivered {
   readonly acquiredCount: number;
   readonly failedCount: number;
   readonly epoch: number;
+  /** It may have been handed out before. */
+  readonly isRedelivery: boolean;
   readonly record: QueuedRecord;
 }
 
@@ -245,6 +247,7 @@ async function read(world: QueueWorld, queue: Queue, { partition, runs }: Acquis
       acquiredCount: run?.acquiredCount ?? 0,
       failedCount: run?.failedCount ?? 0,
       epoch: state?.epochOf(record.offset) ?? 0,
+      isRedelivery: state?.mark.isRedelivery(record.offset, run?.acquiredCount ?? 0) ?? false,
       record,
     };
   });
@@ -286,17 +289,16 @@ export class PullDoor {
       const answer = (): void => {
         timer.cancel();
         consumer.close({ isFailure: false });
-        queues.whenDurable(() => {
-          Promise.all(got).then((parts) => resolve(parts.flat()), reject);
-        });
+        Promise.all(got).then((parts) => resolve(parts.flat()), reject);
       };
       const consumer = queues.consumer({
         door: this.door,
         lockMs,
         isBoundToConnection: false,
         onAcquired: (queue, acquisition) => {
-          const records = read(this.#world, queue, acquisition).then((messages) => ordered(messages, acquisition));
-          got.push(records);
+          const leased = new Promise<void>((isLeased) => queues.whenLeased(acquisition, isLeased));
+          const reading = read(this.#world, queue, acquisition);
+          got.push(leased.then(() => reading).then((messages) => ordered(messages, acquisition)));
         },
         onServed: answer,
         onLeft: answer,
@@ -342,7 +344,7 @@ export class PushDoor {
   readonly #queue: Queue;
   readonly consumer: Consumer;
   readonly #prefetch: number;
-  /** Arrived, durable, in order. */
+  /** Arrived, in order. */
   readonly arrived: Delivered[] = [];
   readonly #unsettled = new Map<number, Delivered>();
   #pending = 0;
@@ -381,7 +383,7 @@ export class PushDoor {
   #acquired(queue: Queue, acquisition: Acquisition): void {
     this.#pending += acquisition.messageCount;
     const reading = read(this.#world, queue, acquisition);
-    this.#world.queues.whenDurable(() => {
+    this.#world.queues.whenLeased(acquisition, () => {
       reading.then(
         (messages) => {
           this.#pending -= acquisition.messageCount;
