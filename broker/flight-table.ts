@@ -1,6 +1,6 @@
 /**
  * What a queue has to know of single messages: those in flight, those that came back (with their counts), those that are
- * to leave. One row each, its columns in typed arrays: 40 bytes, and 8 to 16 for the table that finds a row by its offset.
+ * to leave. One row each, its columns in typed arrays: 48 bytes, and 8 to 16 for the table that finds a row by its offset.
  *
  * Rows are linked three ways: by offset (open addressing), by owner, and by deadline (`deadline-buckets.ts`). Row numbers are
  * good until `shrink` is called; 0 is no row.
@@ -25,6 +25,8 @@ const SMALLEST = 64;
 /** Offsets that lie side by side find their rows side by side, in groups of this many. */
 const CLUSTER_BITS = 4;
 const FAILED_MAX = 0xffff;
+/** Of the details of a row in flight: who took it (`queue-changes.ts`). */
+const DOOR = 3;
 
 interface OwnerRows {
   first: number;
@@ -44,12 +46,16 @@ export class FlightTable {
   #failed = new Uint16Array(SMALLEST);
   #status = new Uint8Array(SMALLEST);
   #details = new Uint8Array(SMALLEST);
+  /** When it was handed out for the first time; 0: not since the broker started. */
+  #firstTakenMs = new Float64Array(SMALLEST);
   #ownerPrevious = new Uint32Array(SMALLEST);
   #ownerNext = new Uint32Array(SMALLEST);
   #deadlines = new DeadlineBuckets(SMALLEST);
 
   #slots = new Uint32Array(SMALLEST * 2);
   #ownerRows = new Map<OwnerId, OwnerRows>();
+  /** Rows in flight, by door. */
+  readonly #inFlight = new Uint32Array(DOOR + 1);
 
   get count(): number {
     return this.#count;
@@ -57,7 +63,7 @@ export class FlightTable {
 
   /** Memory of all columns and tables, used or not. */
   get sizeBytes(): number {
-    return this.#capacity * (8 + 4 + 4 + 2 + 1 + 1 + 4 + 4) + this.#slots.byteLength + this.#deadlines.sizeBytes;
+    return this.#capacity * (8 + 4 + 4 + 2 + 1 + 1 + 8 + 4 + 4) + this.#slots.byteLength + this.#deadlines.sizeBytes;
   }
 
   /** 0: there is none. */
@@ -87,7 +93,9 @@ export class FlightTable {
     this.#failed[row] = 0;
     this.#status[row] = status;
     this.#details[row] = details;
+    this.#firstTakenMs[row] = 0;
     this.#ownerNext[row] = 0;
+    if (status === IN_FLIGHT) this.#inFlight[details & DOOR]++;
     if (this.#count * 2 > this.#slots.length) this.#rehash(this.#slots.length * 2);
     else this.#enter(row, offset);
     return row;
@@ -97,6 +105,7 @@ export class FlightTable {
     this.setOwner(row, 0);
     this.#deadlines.set(row, Number.POSITIVE_INFINITY);
     this.#leaveSlot(row);
+    if (this.status(row) === IN_FLIGHT) this.#inFlight[this.#details[row] & DOOR]--;
     this.#status[row] = 0;
     this.#ownerNext[row] = this.#free;
     this.#free = row;
@@ -127,11 +136,25 @@ export class FlightTable {
   }
   /** What the bits of `details` mean is up to the caller. Takes the mark off. */
   setStatus(row: number, status: RowStatus, details: number): void {
+    if (this.status(row) === IN_FLIGHT) this.#inFlight[this.#details[row] & DOOR]--;
+    if (status === IN_FLIGHT) this.#inFlight[details & DOOR]++;
     this.#status[row] = status;
     this.#details[row] = details;
   }
   details(row: number): number {
     return this.#details[row];
+  }
+
+  /** How many are in flight through this door. */
+  inFlightOf(door: number): number {
+    return this.#inFlight[door];
+  }
+
+  firstTakenMs(row: number): number {
+    return this.#firstTakenMs[row];
+  }
+  setFirstTakenMs(row: number, timeMs: number): void {
+    this.#firstTakenMs[row] = timeMs;
   }
 
   /** False if it was marked before. */
@@ -215,6 +238,7 @@ export class FlightTable {
       smaller.#status[copy] = this.#status[row];
       smaller.#acquired[copy] = this.#acquired[row];
       smaller.#failed[copy] = this.#failed[row];
+      smaller.#firstTakenMs[copy] = this.#firstTakenMs[row];
       smaller.setOwner(copy, this.#owners[row]);
       smaller.#deadlines.set(copy, this.#deadlines.get(row));
     }
@@ -227,6 +251,7 @@ export class FlightTable {
     this.#failed = smaller.#failed;
     this.#status = smaller.#status;
     this.#details = smaller.#details;
+    this.#firstTakenMs = smaller.#firstTakenMs;
     this.#ownerPrevious = smaller.#ownerPrevious;
     this.#ownerNext = smaller.#ownerNext;
     this.#deadlines = smaller.#deadlines;
@@ -243,6 +268,7 @@ export class FlightTable {
     this.#failed = copied(this.#failed, new Uint16Array(capacity));
     this.#status = copied(this.#status, new Uint8Array(capacity));
     this.#details = copied(this.#details, new Uint8Array(capacity));
+    this.#firstTakenMs = copied(this.#firstTakenMs, new Float64Array(capacity));
     this.#ownerPrevious = copied(this.#ownerPrevious, new Uint32Array(capacity));
     this.#ownerNext = copied(this.#ownerNext, new Uint32Array(capacity));
     this.#deadlines.grow(capacity);

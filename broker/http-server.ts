@@ -13,6 +13,8 @@ export interface HttpRequest {
   /** Percent-encoded as it came, without the query. */
   readonly path: string;
   readonly query: URLSearchParams;
+  /** The query as it came, without the question mark. */
+  readonly queryText: string;
   /** By name in small letters. */
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly remoteHost: string;
@@ -21,6 +23,8 @@ export interface HttpRequest {
   readonly localPort: number;
   /** The whole body; asked for once. Rejects with `BodyRefused`. */
   body(bytesMax: number): Promise<Buffer>;
+  /** Calls back once if the peer goes away before it has an answer; answers how to withdraw. */
+  whenClosed(callback: () => void): () => void;
 }
 
 export interface HttpAnswer {
@@ -118,11 +122,21 @@ async function serve(
     method: incoming.method ?? 'GET',
     path,
     query: new URLSearchParams(query),
+    queryText: query,
     headers: incoming.headers,
     remoteHost: remoteAddress,
     localHost: localAddress,
     localPort,
     body: (bytesMax) => readBody(incoming, bytesMax, hold),
+    whenClosed(callback) {
+      const { socket } = incoming;
+      if (socket.destroyed) {
+        callback();
+        return () => {};
+      }
+      socket.once('close', callback);
+      return () => socket.off('close', callback);
+    },
   };
   let answer: HttpAnswer;
   try {

@@ -206,9 +206,20 @@ export class Queue {
     this.#host.serving.change(partition);
   }
 
-  /** Takes up to `messagesMax` outside of any demand, at once and for `owner` (`QueueRegistry.newOwner`): what jobs do. */
-  acquire(owner: OwnerId, index: number, messagesMax: number, door: QueueDoor = 'kafka'): readonly AcquiredRun[] {
+  /**
+   * Takes up to `messagesMax` outside of any demand, at once and for `owner` (`QueueRegistry.newOwner`): nothing while a
+   * consumer has the queue for itself. `lockMs`: the locks last so long, whatever becomes of the owner; default: until
+   * it gives them back or the broker ends.
+   */
+  acquire(
+    owner: OwnerId,
+    index: number,
+    messagesMax: number,
+    door: QueueDoor = 'kafka',
+    lockMs?: number,
+  ): readonly AcquiredRun[] {
     const partition = this.#known(index);
+    if (partition.demand.activeOwner !== undefined || partition.log.isFenced) return [];
     const { clock, serving } = this.#host;
     const nowMs = clock.now();
     partition.state.advance(nowMs);
@@ -216,11 +227,13 @@ export class Queue {
       owner,
       door,
       messagesMax,
-      lockedUntilMs: Number.POSITIVE_INFINITY,
-      isBoundToConnection: true,
+      lockedUntilMs: lockMs === undefined ? Number.POSITIVE_INFINITY : nowMs + lockMs,
+      isBoundToConnection: lockMs === undefined,
       nowMs,
     });
-    serving.change(partition);
+    // Also without a message: one may have left instead.
+    if (partition.state.hasChanges) serving.change(partition);
+    for (const { firstOffset, lastOffset } of runs) this.delivered += lastOffset - firstOffset + 1;
     return runs;
   }
 
@@ -235,6 +248,21 @@ export class Queue {
     const count = partition.state.discard(offsets);
     if (count > 0) this.#host.serving.change(partition);
     return count;
+  }
+
+  /** Ends one message, whoever holds it or nobody (a handle was checked instead). False: it was finished, or is about to leave. */
+  finish(index: number, offset: number): boolean {
+    const partition = this.#known(index);
+    const { state } = partition;
+    const nowMs = this.#host.clock.now();
+    state.advance(nowMs);
+    if (state.lockOf(offset, nowMs) !== undefined) {
+      this.settle('any', index, [{ kind: 'accept', firstOffset: offset, lastOffset: offset }]);
+      return true;
+    }
+    const isFinished = state.discard([offset]) > 0;
+    this.#host.serving.change(partition);
+    return isFinished;
   }
 
   /** Everything that waits (with `isInFlightToo` also what is in flight) is finished. Answers how many messages. */

@@ -21,7 +21,7 @@ import type { PartitionAttributes, PieceName } from './attribute-files.ts';
 import { AttributeIndex } from './attribute-index.ts';
 import { type AttributePiece, encodePiece, PIECE_OFFSETS_MAX } from './attribute-piece.ts';
 import type { Partition } from './engine.ts';
-import { type AttributeEntry, batchAttributes } from './queue-attributes.ts';
+import { type AttributeEntry, batchAttributes, type DedupBy } from './queue-attributes.ts';
 import { readWhole } from './state-log.ts';
 
 /** Read from the log at a time. */
@@ -44,7 +44,7 @@ export interface LaneHost {
   /** Delay, TTL or deduplication of a queue need the time of every batch. */
   readonly needsTimes: boolean;
   readonly isGrouped: boolean;
-  readonly dedupBy: 'id' | 'content' | undefined;
+  readonly dedupBy: DedupBy | undefined;
   readonly decompressedBytesMax: number;
   /** Where the index is kept over a restart; undefined: nowhere. */
   readonly files: PartitionAttributes | undefined;

@@ -398,6 +398,7 @@ export class QueueState {
     const acquiredCount = flights.acquiredCount(row) + 1;
     const failedCount = flights.failedCount(row);
     flights.setAcquiredCount(row, acquiredCount);
+    if (flights.firstTakenMs(row) === 0) flights.setFirstTakenMs(row, options.nowMs);
     flights.setOwner(row, options.owner);
     flights.setUntilMs(row, options.lockedUntilMs);
     this.#inFlightCount++;
@@ -416,6 +417,7 @@ export class QueueState {
     for (let at = offset; at < end; at++) {
       const row = flights.insert(at, IN_FLIGHT, details);
       flights.setAcquiredCount(row, 1);
+      flights.setFirstTakenMs(row, options.nowMs);
       flights.setOwner(row, owner);
       flights.setUntilMs(row, lockedUntilMs);
     }
@@ -884,6 +886,17 @@ export class QueueState {
       acquiredCount: flights.acquiredCount(row),
       failedCount: flights.failedCount(row),
     };
+  }
+
+  /** Messages in flight through this door. */
+  inFlightThrough(door: QueueDoor): number {
+    return this.#flights.inFlightOf(doorCode(door));
+  }
+
+  /** When the message was handed out for the first time since the broker started; undefined: it was not, or it is done. */
+  firstTakenMs(offset: number): number | undefined {
+    const row = this.#flights.find(offset);
+    return row === 0 ? undefined : this.#flights.firstTakenMs(row) || undefined;
   }
 
   /** Unfinished offsets from `fromOffset` up that are not in flight and not leaving, ready or not, for peek. At most `max`. */

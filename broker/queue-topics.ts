@@ -8,6 +8,7 @@ import type { AttributeFiles } from './attribute-files.ts';
 import type { Options } from './config.ts';
 import { DedupBudget } from './dedup.ts';
 import type { Partition } from './engine.ts';
+import type { DedupBy } from './queue-attributes.ts';
 import { QueueDedup } from './queue-dedup.ts';
 import type { Queue } from './queue-handle.ts';
 import { QueueIntake } from './queue-intake.ts';
@@ -346,10 +347,10 @@ function isGrouped(queues: Iterable<Queue>): boolean {
   return false;
 }
 
-function dedupBy(queues: Iterable<Queue>): 'id' | 'content' | undefined {
+function dedupBy(queues: Iterable<Queue>): DedupBy | undefined {
   for (const { settings } of queues) {
     // The table allows nothing else.
-    if (settings['dedup.window.ms'] > 0) return settings['dedup.by'] as 'id' | 'content';
+    if (settings['dedup.window.ms'] > 0) return settings['dedup.by'] as DedupBy;
   }
   return undefined;
 }
