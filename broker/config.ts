@@ -352,6 +352,22 @@ export const options = {
     1000,
     'How long what nobody waits for (basic.ack, what was handed out) may wait for more of it before it is written: one write for all queues.',
   ),
+  'sqs.request.bytes.max': int(
+    8 * MIB,
+    1 * MIB,
+    256 * MIB,
+    'Largest request of an SQS client: 1 MiB of message may be six times as much in JSON.',
+  ),
+  'sqs.public.url': text(
+    '',
+    'What URLs of queues begin with, http://host:port, for clients behind a proxy. Empty: the host that the client used.',
+  ),
+  'sqs.region': text('us-east-1', 'Region in ARNs of queues where neither request nor signature name one.'),
+  'sqs.account': text('000000000000', 'Account in URLs and ARNs of queues where the request names none.'),
+  'sqs.strict': flag(
+    false,
+    "Keeps SQS's rules of time that only cost: a queue purged or deleted must wait for 60 seconds.",
+  ),
   'queue.open.batches.bytes': int(
     32 * MIB,
     1 * MIB,

@@ -12,6 +12,7 @@ import { type Jobs, WorkerJobs } from '../storage/jobs.ts';
 import { loadNative } from '../storage/native.ts';
 import { NodeDisk } from '../storage/node-disk.ts';
 import { AmqpDoor } from '../adapters/amqp/door.ts';
+import { SqsDoor } from '../adapters/sqs/door.ts';
 import { DirectoryAccess } from './access.ts';
 import { AttributeFiles } from './attribute-files.ts';
 import { listenAdmin } from './admin.ts';
@@ -46,7 +47,12 @@ export interface BrokerConfig {
   /** Folder of the log; made if missing. */
   dataDir: string;
   /** Addresses to listen on; port 0 lets the system choose. A door that is undefined stays shut. */
-  doors: { kafka?: Address | undefined; amqp?: Address | undefined; http?: Address | undefined };
+  doors: {
+    kafka?: Address | undefined;
+    amqp?: Address | undefined;
+    sqs?: Address | undefined;
+    http?: Address | undefined;
+  };
   /** Over the defaults of `config.ts`. */
   options?: Readonly<Record<string, string | number | boolean>>;
   /** Allows addresses that other machines can reach although there is no authentication yet. Default false. */
@@ -74,6 +80,7 @@ export interface OpenBroker {
   readonly acceptKafka: Accept;
   readonly kafkaConnections: ReadonlySet<KafkaConnection>;
   readonly amqp: AmqpDoor;
+  readonly sqs: SqsDoor;
   /** Stops reading requests and waits, at most `shutdown.drain.ms`, until what was asked is answered and sent. */
   drain(): Promise<void>;
   close(): Promise<void>;
@@ -123,9 +130,25 @@ export async function openBroker({
   });
   const report = (message: string, error: unknown): void => log(`${message}: ${inspect(error)}`);
   const coordinators = await openCoordinators({ engine, clock, random, options, report, files: { disk, dataDir } });
-  const { topics, groups, queues, queueCommands, queueReader } = coordinators;
+  const { topics, groups, queues, queueCommands, queueReader, directory, access } = coordinators;
   const amqp = new AmqpDoor({ engine, clock, random, options, topics, queues, reader: queueReader, report });
   await amqp.load();
+  const sqs = new SqsDoor({
+    engine,
+    clock,
+    random,
+    options,
+    topics,
+    queues,
+    access,
+    reader: queueReader,
+    jobs: queueCommands.jobs,
+    keyOf: (id) => directory.users.accessKey(id),
+    // Without keys nobody could sign; addresses that strangers reach are refused then, or `insecure` is meant.
+    isOpen: () => directory.table('keys').size === 0,
+    report,
+  });
+  await sqs.load();
   await engine.discardUnopened();
   const broker: Broker = {
     clock,
@@ -188,9 +211,12 @@ export async function openBroker({
       return connection;
     },
     amqp,
+    sqs,
     drain() {
       amqp.drain();
-      return drain(broker, connections, amqp);
+      sqs.drain();
+      for (const connection of connections) connection.drain();
+      return drain(broker, () => [...connections, ...amqp.connections, sqs]);
     },
     async close() {
       retention.cancel();
@@ -255,12 +281,12 @@ export async function openCoordinators({
   return { topics, groups, queues, queueCommands, queueReader, directory, access };
 }
 
-function drain({ clock, options }: Broker, connections: ReadonlySet<KafkaConnection>, amqp: AmqpDoor): Promise<void> {
+/** Waits until everybody has the answer to what was asked, but not too long. */
+function drain({ clock, options }: Broker, peers: () => readonly { readonly isIdle: boolean }[]): Promise<void> {
   const deadline = clock.monotonic() + options['shutdown.drain.ms'];
-  for (const connection of connections) connection.drain();
   return new Promise((resolve) => {
     const look = (): void => {
-      const isIdle = [...connections, ...amqp.connections].every((connection) => connection.isIdle);
+      const isIdle = peers().every((peer) => peer.isIdle);
       if (isIdle || clock.monotonic() >= deadline) resolve();
       else clock.after(DRAIN_LOOK_MS, look);
     };
@@ -310,9 +336,9 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
   );
   const listeners: Listening[] = [];
   const doors: { name: string; host: string; port: number }[] = [];
-  let httpDoor: { port: number; close(): Promise<void> } | undefined;
+  const httpDoors: { port: number; close(): Promise<void> }[] = [];
   const shut = async (): Promise<void> => {
-    await Promise.all([...listeners.map((listener) => listener.close()), httpDoor?.close()]);
+    await Promise.all([...listeners.map((listener) => listener.close()), ...httpDoors.map((door) => door.close())]);
     delay.disable();
     await opened.close();
   };
@@ -349,6 +375,12 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
       listeners.push(listener);
       doors.push({ name: 'amqp', host, port: listener.port });
     }
+    if (config.doors.sqs) {
+      const { host, port } = config.doors.sqs;
+      const door = await opened.sqs.listen({ host, port });
+      httpDoors.push(door);
+      doors.push({ name: 'sqs', host, port: door.port });
+    }
     if (config.doors.http) {
       const { host, port } = config.doors.http;
       const notReady = (): string | undefined => {
@@ -357,8 +389,9 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
         return isReady ? undefined : 'starting or stopping';
       };
       const failed = (error: unknown): void => log(`an HTTP request failed: ${inspect(error)}`);
-      httpDoor = await listenAdmin({ metrics, notReady }, { host, port, failed });
-      doors.push({ name: 'http', host, port: httpDoor.port });
+      const door = await listenAdmin({ metrics, notReady }, { host, port, failed });
+      httpDoors.push(door);
+      doors.push({ name: 'http', host, port: door.port });
     }
   } catch (error) {
     await shut();

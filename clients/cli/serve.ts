@@ -10,8 +10,6 @@ import { type Args, type Command, CommandFailure, type Flag, UsageError, exitCod
 import { DATA_DIR_DEFAULT, type FileConfig, doorDefaults, exampleConfig, readConfigFile } from './config-file.ts';
 import type { Io } from './io.ts';
 
-/** Doors that are planned: their flags are known, so that a script with `--amqp off` works before and after. */
-const LATER_DOORS = ['sqs'];
 /** Signals that come within this time are one: npm and the terminal both deliver a Ctrl-C. */
 const SAME_SIGNAL_MS = 250;
 const SIGNAL_NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
@@ -28,18 +26,20 @@ const DISK_ERRORS = new Set([
   'ENAMETOOLONG',
 ]);
 
-const DOOR_NOTES: Readonly<Record<string, string>> = { amqp: '; a first part of AMQP 0-9-1, see docs/amqp.md' };
+const DOOR_NOTES: Readonly<Record<string, string>> = {
+  amqp: '; a first part of AMQP 0-9-1, see docs/amqp.md',
+  sqs: '; Amazon SQS, see docs/sqs.md',
+};
 
-const doorFlags = Object.fromEntries([
-  ...Object.entries(doorDefaults).map(([door, address]): [string, Flag] => [
+const doorFlags = Object.fromEntries(
+  Object.entries(doorDefaults).map(([door, address]): [string, Flag] => [
     door,
     {
       value: 'HOST:PORT',
       help: `where the ${door} door listens, or 'off' (default ${address}; port 0: any)${DOOR_NOTES[door] ?? ''}`,
     },
   ]),
-  ...LATER_DOORS.map((door): [string, Flag] => [door, { value: 'off', help: 'not there yet' }]),
-]);
+);
 
 export const serveCommand: Command = {
   name: 'serve',
@@ -86,22 +86,17 @@ Exit codes: 0 stopped, 1 failed, 2 wrong flags or options, 3 the data folder is 
 };
 
 function brokerConfig(args: Args, file: FileConfig | undefined, log: (line: string) => void): BrokerConfig {
-  for (const door of LATER_DOORS) {
-    const given = args.text(door);
-    if (given !== undefined && given !== 'off') {
-      throw new UsageError(
-        `--${door} ${given}: this version has no ${door.toUpperCase()} door yet; only 'off' is allowed`,
-      );
-    }
-  }
   const options: Record<string, string | number | boolean> = { ...file?.options };
   for (const text of args.texts('set')) {
     const [name, value] = keyValue('--set', text);
     options[name] = value;
   }
   const address = (door: string) => parseDoor(door, args.text(door) ?? file?.doors[door] ?? doorDefaults[door]);
-  const doors = { kafka: address('kafka'), amqp: address('amqp'), http: address('http') };
-  if (!doors.kafka && !doors.amqp && !doors.http) throw new UsageError('all doors are off; open at least one');
+  const doors: BrokerConfig['doors'] = Object.fromEntries(
+    Object.keys(doorDefaults).map((door) => [door, address(door)]),
+  );
+  if (Object.values(doors).every((door) => door === undefined))
+    throw new UsageError('all doors are off; open at least one');
   return {
     dataDir: resolve(args.text('data-dir') ?? file?.dataDir ?? DATA_DIR_DEFAULT),
     doors,

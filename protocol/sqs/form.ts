@@ -81,6 +81,8 @@ function readStructure({ members }: StructureShape, node: FormNode, path: string
     const { shape, isRequired } = members[name];
     const member = read(shape, node, name, path);
     if (member !== undefined) value[name] = member;
+    // A batch without entries is an empty one: a form has no other way to say it.
+    else if (isRequired && shape.type === 'list' && shape.member.type === 'structure') value[name] = [];
     else if (isRequired) throw missing(path + name);
   }
   return value;

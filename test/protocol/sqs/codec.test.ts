@@ -91,7 +91,8 @@ test('what is missing or of another type is named', (t) => {
     codeOf(() => readJson(input, { QueueUrl: 'q', Entries: [{ Id: 'a', MessageBody: 'x' }, { Id: 'b' }] })),
     ['MissingParameter', 'The request must contain the parameter Entries.SendMessageBatchRequestEntry.2.MessageBody.'],
   );
-  t.is(codeOf(() => readForm(input, parseForm('QueueUrl=q')))[0], 'MissingParameter');
+  t.deepEqual(readForm(input, parseForm('QueueUrl=q')).Entries, []);
+  t.is(codeOf(() => readForm(input, parseForm('Action=x')))[0], 'MissingParameter');
   for (const [value, message] of [
     ['5', 'STRING_VALUE can not be converted to an Integer'],
     [1.5, 'DECIMAL_VALUE can not be converted to an Integer'],
