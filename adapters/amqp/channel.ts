@@ -36,7 +36,7 @@ import { type Place, Transaction } from './transaction.ts';
 import { type StreamRequest, streamRequestOf } from './stream-arguments.ts';
 import { readyCount } from './streams.ts';
 import { keptTable } from './topology.ts';
-import { type AmqpQueue, BODY_BYTES_MAX, refuseDefaultExchange } from './vhost.ts';
+import { type AmqpQueue, BODY_BYTES_MAX, refuseDefaultExchange, refusePredeclared } from './vhost.ts';
 
 const X_MATCHES = new Set(['all', 'any', 'all-with-x', 'any-with-x']);
 /** Looks at a queue whose log is being read, until it is known what is there. */
@@ -211,13 +211,15 @@ export class Channel {
       case 'exchange.unbind':
         return this.#changeBinding(method);
       case 'queue.purge':
-        return this.#purge(this.#queue(method.queue), method.noWait);
+        return this.#purge(this.#readable(method.queue), method.noWait);
       case 'queue.delete':
         return this.#deleteQueue(method);
       case 'exchange.declare':
         return this.#declareExchange(method);
       case 'exchange.delete':
         refuseDefaultExchange(method.exchange);
+        refusePredeclared(this.#vhost.name, method.exchange);
+        this.#connection.mayUseExchange('configure', method.exchange);
         this.#vhost.deleteExchange(method.exchange, method.ifUnused);
         return this.#answer({ method: 'exchange.delete-ok' }, method.noWait);
       case 'confirm.select':
@@ -281,7 +283,7 @@ export class Channel {
   }
 
   get #vhost() {
-    return this.#connection.parts.vhost;
+    return this.#connection.vhost;
   }
 
   /** When everything decided so far is durable. */
@@ -334,6 +336,12 @@ export class Channel {
     return this.#vhost.get(this.#named(name), this.#connection);
   }
 
+  /** As `#queue`, for who may take from it. */
+  #readable(name: string): AmqpQueue {
+    this.#connection.mayUseQueue('read', this.#named(name));
+    return this.#queue(name);
+  }
+
   // --- queues ---
 
   #declareQueue({
@@ -349,7 +357,7 @@ export class Channel {
     const { replies } = this.#connection.parts;
     if (replies.isName(asked)) {
       if (asked !== REPLY_TO && replies.find(asked) === undefined) {
-        throw new AmqpError('NOT_FOUND', `no queue '${asked}' in vhost '/'`);
+        throw new AmqpError('NOT_FOUND', `no queue '${asked}' in vhost '${this.#vhost.name}'`);
       }
       if (!noWait) this.#send({ method: 'queue.declare-ok', queue: asked, messageCount: 0, consumerCount: 1 });
       return;
@@ -361,6 +369,8 @@ export class Channel {
       if (asked.startsWith('amq.') && this.#vhost.find(asked) === undefined) {
         throw new AmqpError('ACCESS_REFUSED', `queue name '${asked}' contains reserved prefix 'amq.*'`);
       }
+      this.#connection.mayUseQueue('configure', name);
+      if (this.#vhost.find(name) === undefined) this.#mayDeadLetter(name, table);
       queue = this.#vhost.declareQueue(
         { name, isDurable: durable, isExclusive: exclusive, isAutoDelete: autoDelete, arguments: table },
         this.#connection,
@@ -377,6 +387,17 @@ export class Channel {
       });
     if (passive) answer();
     else this.#afterDurable(answer);
+  }
+
+  /** Who lets a new queue send its dead letters somewhere, or take from a topic, must be allowed to do the same. */
+  #mayDeadLetter(name: string, table: Table): void {
+    const target = fieldOf(table, 'x-dead-letter-exchange');
+    if (target?.type === 'S') {
+      this.#connection.mayUseQueue('read', name);
+      this.#connection.mayUseExchange('write', target.value.toString());
+    }
+    const topic = fieldOf(table, 'x-topic');
+    if (topic?.type === 'S') this.#connection.mayUseQueue('read', topic.value.toString());
   }
 
   #purge(amqpQueue: AmqpQueue, noWait: boolean): void {
@@ -402,6 +423,7 @@ export class Channel {
     noWait: boolean;
   }): void {
     const name = this.#named(asked);
+    this.#connection.mayUseQueue('configure', name);
     if (this.#vhost.find(name) === undefined) {
       return this.#answer({ method: 'queue.delete-ok', messageCount: 0 }, noWait);
     }
@@ -409,9 +431,10 @@ export class Channel {
     this.#afterKnown(queue.queue, () => {
       const ready = readyCount(queue);
       const refuse = (why: string): AmqpError =>
-        new AmqpError('PRECONDITION_FAILED', `queue '${name}' in vhost '/' ${why}`);
+        new AmqpError('PRECONDITION_FAILED', `queue '${name}' in vhost '${this.#vhost.name}' ${why}`);
       if (ifUnused && queue.queue.consumerCount > 0) throw refuse('in use');
-      if (ifEmpty && ready > 0) throw refuse('not empty');
+      // A stream is deleted whatever it has, as RabbitMQ does.
+      if (ifEmpty && ready > 0 && queue.queue.kind !== 'stream') throw refuse('not empty');
       if (!queue.queue.isDeleted) this.#vhost.deleteQueue(queue);
       this.#connection.exclusiveQueues.delete(queue);
       this.#answer({ method: 'queue.delete-ok', messageCount: ready }, noWait);
@@ -440,6 +463,12 @@ export class Channel {
     refuseDefaultExchange(name);
     if (passive) this.#vhost.exchange(name);
     else {
+      this.#connection.mayUseExchange('configure', name);
+      const alternate = fieldOf(table, 'alternate-exchange');
+      if (alternate?.type === 'S' && this.#vhost.exchanges.get(name) === undefined) {
+        this.#connection.mayUseExchange('read', name);
+        this.#connection.mayUseExchange('write', alternate.value.toString());
+      }
       const isDeclared = {
         name,
         type,
@@ -462,6 +491,10 @@ export class Channel {
     const destination = isToQueue ? this.#named(method.queue) : method.destination;
     refuseDefaultExchange(source);
     if (!isToQueue) refuseDefaultExchange(destination);
+    if (isToQueue) this.#connection.mayUseQueue('write', destination);
+    else this.#connection.mayUseExchange('write', destination);
+    this.#connection.mayUseExchange('read', source);
+    if (this.#vhost.exchanges.get(source)?.type === 'topic') this.#connection.mayUseTopic('read', source, routingKey);
     const isBind = method.method === 'queue.bind' || method.method === 'exchange.bind';
     const binding = {
       source,
@@ -528,13 +561,17 @@ export class Channel {
   }
 
   #publish({ exchange: name, routingKey, mandatory }: BasicPublish, propertyBytes: Buffer, body: Buffer): void {
+    this.#connection.mayUseExchange('write', name);
     const exchange = this.#vhost.exchange(name);
     if (exchange.isInternal) {
-      throw new AmqpError('ACCESS_REFUSED', `cannot publish to internal exchange '${name}' in vhost '/'`);
+      throw new AmqpError(
+        'ACCESS_REFUSED',
+        `cannot publish to internal exchange '${name}' in vhost '${this.#vhost.name}'`,
+      );
     }
     const properties = readProperties(new Reader(propertyBytes));
     const { headers = NO_TABLE, userId, expiration, replyTo } = properties;
-    if (userId !== undefined && userId !== this.#connection.user) {
+    if (userId !== undefined && userId !== this.#connection.user && !this.#connection.isImpersonator) {
       throw new AmqpError(
         'PRECONDITION_FAILED',
         `user_id property set to '${userId}' but authenticated user was '${this.#connection.user}'`,
@@ -550,6 +587,9 @@ export class Channel {
         'PRECONDITION_FAILED',
         `invalid message: {unacceptable_type_in_header,"${more.invalid}",${more.type}}`,
       );
+    }
+    if (exchange.type === 'topic') {
+      for (const key of [routingKey, ...more.cc, ...more.bcc]) this.#connection.mayUseTopic('write', name, key);
     }
     const message: Message = {
       exchange: name,
@@ -666,14 +706,14 @@ export class Channel {
 
   #consume({ queue: asked, consumerTag, noAck, exclusive, noWait, arguments: table }: BasicConsume): void {
     if (asked === REPLY_TO) return this.#consumeReplies(consumerTag, noAck, noWait);
-    const amqpQueue = this.#queue(asked);
+    const amqpQueue = this.#readable(asked);
     const tag = consumerTag === '' ? this.#vhost.generatedName('amq.ctag-') : consumerTag;
     if (this.#deliveries.get(tag) !== undefined) {
       throw new AmqpError('NOT_ALLOWED', `attempt to reuse consumer tag '${tag}'`);
     }
     const stream = this.#streamRequest(amqpQueue, table, noAck);
     const priority = fieldOf(table, 'x-priority');
-    const inUse = new AmqpError('ACCESS_REFUSED', `queue '${amqpQueue.name}' in vhost '/' in exclusive use`);
+    const inUse = new AmqpError('ACCESS_REFUSED', `${queueIn(amqpQueue)} in exclusive use`);
     if (exclusive && amqpQueue.queue.settings['single.active.consumer']) throw inUse;
     try {
       this.#deliveries.subscribe({
@@ -703,23 +743,23 @@ export class Channel {
     if (isNoAck) {
       throw new AmqpError('NOT_IMPLEMENTED', `automatic acknowledgement not supported by stream ${owner}`);
     }
-    if (this.#deliveries.globalPrefetch > 0) {
-      throw new AmqpError('NOT_IMPLEMENTED', `${owner} does not support global qos`);
-    }
     if (this.#prefetch === 0) {
       throw new AmqpError('PRECONDITION_FAILED', `consumer prefetch count is not set for stream ${owner}`);
+    }
+    if (this.#deliveries.globalPrefetch > 0) {
+      throw new AmqpError('NOT_IMPLEMENTED', `${owner} does not support global qos`);
     }
     return request;
   }
 
   #consumeReplies(consumerTag: string, noAck: boolean, noWait: boolean): void {
-    const { vhost, replies } = this.#connection.parts;
+    const { replies } = this.#connection.parts;
     if (this.#deliveries.get(consumerTag) !== undefined) {
       throw new AmqpError('NOT_ALLOWED', `attempt to reuse consumer tag '${consumerTag}'`);
     }
     if (!noAck) throw new AmqpError('PRECONDITION_FAILED', 'reply consumer cannot acknowledge');
     if (this.#replies !== undefined) throw new AmqpError('PRECONDITION_FAILED', 'reply consumer already set');
-    const tag = consumerTag === '' ? vhost.generatedName('amq.ctag-') : consumerTag;
+    const tag = consumerTag === '' ? this.#vhost.generatedName('amq.ctag-') : consumerTag;
     this.#replies = { tag, name: replies.open(this) };
     if (!noWait) this.#send({ method: 'basic.consume-ok', consumerTag: tag });
   }
@@ -732,7 +772,8 @@ export class Channel {
   /** A direct reply, from whatever channel. Lost if the peer does not read. */
   reply({ exchange, routingKey, propertyBytes, body }: Reply): void {
     if (this.#isEnded || this.#replies === undefined || !this.#connection.hasRoom) return;
-    const deliveryTag = this.#deliveries.nextTag();
+    // As RabbitMQ: it does not count.
+    const deliveryTag = this.#deliveries.lastTag + 1;
     const { tag: consumerTag } = this.#replies;
     this.#send({ method: 'basic.deliver', consumerTag, deliveryTag, redelivered: false, exchange, routingKey });
     // Copy: it leaves at the end of the turn, and the body is of the publisher's read buffer.
@@ -763,7 +804,7 @@ export class Channel {
   }
 
   #get({ queue: asked, noAck }: BasicGet): void {
-    const amqpQueue = this.#queue(asked);
+    const amqpQueue = this.#readable(asked);
     const { queue } = amqpQueue;
     if (queue.kind === 'stream') {
       throw new AmqpError('NOT_IMPLEMENTED', `basic.get not supported by stream queues ${queueIn(amqpQueue)}`);
@@ -812,7 +853,7 @@ export class Channel {
   }
 }
 
-const queueIn = ({ name }: AmqpQueue): string => `queue '${name}' in vhost '/'`;
+const queueIn = ({ vhost, name }: AmqpQueue): string => `queue '${name}' in vhost '${vhost}'`;
 
 function checkMatch(table: Table): void {
   const field = fieldOf(table, 'x-match');

@@ -9,6 +9,7 @@
  * frames are parked, and other channels go on; where too much is parked, or the peer does not read, frames wait in the
  * reader and the transport is paused.
  */
+import assert from 'node:assert/strict';
 import {
   FRAME_BODY,
   FRAME_HEARTBEAT,
@@ -20,23 +21,18 @@ import {
   PROTOCOL_HEADER,
 } from '../../protocol/amqp/frame.ts';
 import { type Method, type MethodInit, methodIds } from '../../protocol/amqp/methods.ts';
-import {
-  fieldOf,
-  NO_TABLE,
-  readTable,
-  type Table,
-  textField,
-  clippedToShortString,
-} from '../../protocol/amqp/table.ts';
-import { Reader } from '../../protocol/bytes.ts';
+import { fieldOf, NO_TABLE, type Table, textField, clippedToShortString } from '../../protocol/amqp/table.ts';
 import { MillraceError, ProtocolError } from '../../protocol/errors.ts';
 import type { Clock, Timer } from '../../storage/clock.ts';
+import { type Access, type Operation, principalOf } from '../../broker/access.ts';
 import type { Options } from '../../broker/config.ts';
+import type { Directory } from '../../broker/directory.ts';
 import type { Engine } from '../../broker/engine.ts';
 import type { QueueReader } from '../../broker/queue-reader.ts';
 import type { QueueRegistry } from '../../broker/queues.ts';
 import { isLoopback, type Transport, type TransportHandler } from '../../broker/server.ts';
 import { Channel } from './channel.ts';
+import { credentialsOf, MECHANISMS } from './login.ts';
 import { Output, type OutputChunks } from './output.ts';
 import { Publisher } from './publisher.ts';
 import type { DirectReplies } from './direct-replies.ts';
@@ -54,8 +50,6 @@ const HEARTBEAT_SECONDS = 60;
 const HANDSHAKE_MS = 10_000;
 /** For the peer's close-ok. */
 const CLOSE_MS = 5_000;
-const USER = 'guest';
-const PASSWORD = 'guest';
 
 /** What a frame that waits costs beside its bytes. */
 const PARKED_OVERHEAD_BYTES = 64;
@@ -67,7 +61,11 @@ export interface DoorParts {
   readonly options: Options;
   readonly queues: QueueRegistry;
   readonly reader: QueueReader;
-  readonly vhost: Vhost;
+  readonly directory: Directory;
+  readonly access: Access;
+  readonly vhosts: ReadonlyMap<string, Vhost>;
+  /** All of the door. */
+  readonly connections: ReadonlySet<AmqpConnection>;
   readonly replies: DirectReplies;
   readonly version: string;
   readonly chunks: OutputChunks;
@@ -75,12 +73,20 @@ export interface DoorParts {
   readonly report: (message: string, error: unknown) => void;
 }
 
+/** RabbitMQ's three. */
+export type Right = 'configure' | 'write' | 'read';
+const OPERATIONS: Readonly<Record<Right, Operation>> = { configure: 'ALTER', write: 'WRITE', read: 'READ' };
+
 type State = 'header' | 'start' | 'tune' | 'open' | 'running' | 'closing' | 'closed';
 
 export class AmqpConnection implements TransportHandler {
   readonly parts: DoorParts;
   readonly publisher: Publisher;
-  readonly user = USER;
+  #user = '';
+  #principal = '';
+  #vhost: Vhost | undefined;
+  /** The exchange that was written to last, and the version of the directory then. */
+  #written = { exchange: '', version: -1 };
   readonly #transport: Transport;
   readonly #frames = new FrameReader(FRAME_BYTES_MAX);
   readonly #channels = new Map<number, Channel>();
@@ -162,8 +168,21 @@ export class AmqpConnection implements TransportHandler {
   get unsentBytes(): number {
     return this.#unsentBytes;
   }
+  /** Empty until it is known. */
+  get user(): string {
+    return this.#user;
+  }
+  /** Where the client is; there are no channels before that. */
+  get vhost(): Vhost {
+    assert(this.#vhost !== undefined, 'the client is in no vhost yet');
+    return this.#vhost;
+  }
+  /** Empty until it is known. */
   get vhostName(): string {
-    return this.parts.vhost.name;
+    return this.#vhost?.name ?? '';
+  }
+  get channelCount(): number {
+    return this.#channels.size;
   }
   /** The client is in a vhost. */
   get isOpen(): boolean {
@@ -358,7 +377,7 @@ export class AmqpConnection implements TransportHandler {
       versionMajor: 0,
       versionMinor: 9,
       serverProperties: serverProperties(this.parts.version),
-      mechanisms: Buffer.from('PLAIN AMQPLAIN'),
+      mechanisms: Buffer.from(MECHANISMS.join(' ')),
       locales: Buffer.from('en_US'),
     });
     return true;
@@ -417,8 +436,19 @@ export class AmqpConnection implements TransportHandler {
         `number of channels opened (${this.#channels.size}) has reached the negotiated channel_max (${this.#channelMax})`,
       );
     }
+    this.#checkUserChannels();
     this.#channels.set(number, new Channel(this, number));
     this.send(number, { method: 'channel.open-ok', reserved1: Buffer.alloc(0) } as MethodInit);
+  }
+
+  #checkUserChannels(): void {
+    const max = this.parts.directory.users.limit(this.#user, 'max-channels');
+    if (max === undefined) return;
+    let count = 0;
+    for (const { user, channelCount } of this.parts.connections) if (user === this.#user) count += channelCount;
+    if (count < max) return;
+    const why = `number of channels opened for user '${this.#user}' has reached the maximum allowed user limit of (${max})`;
+    throw new AmqpError('NOT_ALLOWED', why);
   }
 
   channelClosed(channel: Channel): void {
@@ -454,7 +484,9 @@ export class AmqpConnection implements TransportHandler {
       case 'connection.close-ok':
         throw new AmqpError('CHANNEL_ERROR', 'connection.close-ok without connection.close');
       case 'connection.update-secret':
-        throw new AmqpError('NOT_IMPLEMENTED', 'connection.update-secret is not served yet');
+        // For secrets that expire. A password does not: it was right when the connection began, as in RabbitMQ.
+        this.#expect('running');
+        return this.send(0, { method: 'connection.update-secret-ok' });
       default:
         throw new AmqpError('COMMAND_INVALID', `${method.method} on channel 0, or from a client`);
     }
@@ -481,12 +513,14 @@ export class AmqpConnection implements TransportHandler {
         capabilities.value.filter(([, field]) => field.type === 't' && field.value).map(([name]) => name),
       );
     }
-    if (mechanism !== 'PLAIN' && mechanism !== 'AMQPLAIN') {
-      throw new AmqpError('COMMAND_INVALID', `unknown authentication mechanism '${mechanism}'`);
-    }
-    const credentials = mechanism === 'PLAIN' ? plain(response) : amqplain(response);
-    const isKnown = credentials?.user === USER && credentials.password === PASSWORD;
-    if (!isKnown || !isLoopback(this.#transport.remoteHost)) {
+    const credentials = credentialsOf(mechanism, response);
+    // As RabbitMQ: who cannot say who it is is told nothing.
+    if (credentials === undefined) return this.#end();
+    const from = { isLoopback: isLoopback(this.#transport.remoteHost) };
+    const { users } = this.parts.directory;
+    const authenticated = users.authenticate(credentials.user, credentials.password, from);
+    if ('refused' in authenticated) {
+      this.parts.report(`AMQP login of ${this.name} was refused`, authenticated.refused);
       const refused = new AmqpError(
         'ACCESS_REFUSED',
         `Login was refused using authentication mechanism ${mechanism}. For details see the broker logfile.`,
@@ -494,6 +528,8 @@ export class AmqpConnection implements TransportHandler {
       if (this.can('authentication_failure_close')) return this.fail(refused);
       return this.#end();
     }
+    this.#user = authenticated.user.name;
+    this.#principal = principalOf(this.#user);
     this.#state = 'tune';
     this.send(0, {
       method: 'connection.tune',
@@ -520,10 +556,65 @@ export class AmqpConnection implements TransportHandler {
   }
 
   #open(virtualHost: string): void {
-    if (virtualHost !== '/') throw new AmqpError('NOT_ALLOWED', `vhost ${virtualHost} not found`);
+    const vhost = this.parts.vhosts.get(virtualHost);
+    if (vhost === undefined) throw new AmqpError('NOT_ALLOWED', `vhost ${virtualHost} not found`);
+    this.#checkLimits(virtualHost);
+    if (this.parts.directory.users.permission(this.#user, virtualHost) === undefined) {
+      throw new AmqpError('NOT_ALLOWED', `access to vhost '${virtualHost}' refused for user '${this.#user}'`);
+    }
+    this.#vhost = vhost;
     this.#timer.cancel();
     this.#state = 'running';
     this.send(0, { method: 'connection.open-ok', reserved1: '' } as MethodInit);
+  }
+
+  /** Limits of the vhost and of the user. 530. */
+  #checkLimits(virtualHost: string): void {
+    const { vhosts, users } = this.parts.directory;
+    const others = [...this.parts.connections].filter(({ isOpen }) => isOpen);
+    const ofVhost = vhosts.limit(virtualHost, 'max-connections');
+    if (ofVhost !== undefined && others.filter(({ vhostName }) => vhostName === virtualHost).length >= ofVhost) {
+      const why = `access to vhost '${virtualHost}' refused for user '${this.#user}': connection limit (${ofVhost}) is reached`;
+      throw new AmqpError('NOT_ALLOWED', why);
+    }
+    const ofUser = users.limit(this.#user, 'max-connections');
+    if (ofUser !== undefined && others.filter(({ user }) => user === this.#user).length >= ofUser) {
+      const why = `connection refused for user '${this.#user}': user connection limit (${ofUser}) is reached`;
+      throw new AmqpError('NOT_ALLOWED', why);
+    }
+  }
+
+  // --- what the user may do; each is 403 if not ---
+
+  mayUseQueue(right: Right, name: string): void {
+    if (this.parts.access.authorize(this.#principal, OPERATIONS[right], 'QUEUE', name, this.vhostName)) return;
+    throw this.#refused(`${right} access to queue '${name}'`);
+  }
+  mayUseExchange(right: Right, exchange: string): void {
+    // The default exchange has a name only here.
+    const name = exchange === '' ? 'amq.default' : exchange;
+    const { access, directory } = this.parts;
+    const { version } = directory;
+    // Most publishes are to the exchange of the one before.
+    if (right === 'write' && this.#written.exchange === name && this.#written.version === version) return;
+    if (!access.authorize(this.#principal, OPERATIONS[right], 'EXCHANGE', name, this.vhostName)) {
+      throw this.#refused(`${right} access to exchange '${name}'`);
+    }
+    if (right === 'write') this.#written = { exchange: name, version };
+  }
+  /** Only for topic exchanges. */
+  mayUseTopic(right: 'write' | 'read', exchange: string, routingKey: string): void {
+    const operation = right === 'write' ? 'WRITE' : 'READ';
+    const topic = { vhost: this.vhostName, exchange, routingKey };
+    if (this.parts.access.authorizeTopic(this.#principal, operation, topic)) return;
+    throw this.#refused(`${right} access to topic '${routingKey}' in exchange '${exchange}'`);
+  }
+  /** Users with this tag may say that they are somebody else. */
+  get isImpersonator(): boolean {
+    return this.parts.directory.users.get(this.#user)?.tags.includes('impersonator') === true;
+  }
+  #refused(what: string): AmqpError {
+    return new AmqpError('ACCESS_REFUSED', `${what} in vhost '${this.vhostName}' refused for user '${this.#user}'`);
   }
 
   /** Sends one when nothing was sent for half an interval; the peer is gone when nothing came for two. */
@@ -600,10 +691,9 @@ export class AmqpConnection implements TransportHandler {
   #endChannels(): void {
     for (const channel of this.#channels.values()) channel.end();
     this.#channels.clear();
-    const { vhost } = this.parts;
     const queues = [...this.exclusiveQueues];
     this.exclusiveQueues.clear();
-    for (const queue of queues) this.guard(() => vhost.deleteQueue(queue));
+    for (const queue of queues) this.guard(() => this.vhost.deleteQueue(queue));
   }
 
   #closed(): void {
@@ -685,24 +775,4 @@ function serverProperties(version: string): Table {
     ['product', textField('Millrace')],
     ['version', textField(version)],
   ];
-}
-
-/** RFC 4616: authorization identity, user, password. */
-function plain(response: Buffer): { user: string; password: string } | undefined {
-  const parts = response.toString().split('\0');
-  return parts.length === 3 ? { user: parts[1], password: parts[2] } : undefined;
-}
-
-/** A table without its length. */
-function amqplain(response: Buffer): { user: string; password: string } | undefined {
-  const length = Buffer.alloc(4);
-  length.writeUInt32BE(response.length);
-  const table = readTable(new Reader(Buffer.concat([length, response])));
-  const text = (name: string): string | undefined => {
-    const field = fieldOf(table, name);
-    return field?.type === 'S' ? field.value.toString() : undefined;
-  };
-  const user = text('LOGIN');
-  const password = text('PASSWORD');
-  return user === undefined || password === undefined ? undefined : { user, password };
 }

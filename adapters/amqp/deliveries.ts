@@ -431,10 +431,6 @@ export class Deliveries {
   get lastTag(): number {
     return this.#lastTag;
   }
-  /** For a delivery that waits for no ack. */
-  nextTag(): number {
-    return ++this.#lastTag;
-  }
 
   /** As `acknowledge`, of those that wait. */
   acknowledgeAny(tag: number, isMultiple: boolean, kind: 'accept' | 'release' | 'reject'): void {

@@ -21,9 +21,14 @@ const COMPARED = [
   'x-max-priority',
   'x-single-active-consumer',
   'x-delivery-limit',
+];
+const COMPARED_OF_STREAMS = [
+  'x-max-length-bytes',
   'x-max-age',
   'x-stream-max-segment-size-bytes',
   'x-stream-filter-size-bytes',
+  'x-initial-cluster-size',
+  'x-queue-leader-locator',
 ];
 /** Those of `COMPARED` and others that streams do not have. */
 const NOT_OF_STREAMS = [
@@ -43,12 +48,14 @@ const NOT_OF_STREAMS = [
   'x-delivery-limit',
   'x-quorum-initial-group-size',
 ];
-const NOT_OF_OTHERS = [
-  'x-max-age',
-  'x-stream-max-segment-size-bytes',
-  'x-stream-filter-size-bytes',
-  'x-initial-cluster-size',
-];
+/** RabbitMQ takes the others of streams for any queue. */
+const OF_STREAMS_ONLY = ['x-max-age', 'x-stream-max-segment-size-bytes'];
+/** RabbitMQ's range of a segment's size, and of its filters. */
+const STREAM_SEGMENT_BYTES_MAX = 3_000_000_000;
+const FILTER_BYTES_MIN = 16;
+const FILTER_BYTES_MAX = 255;
+const LEADER_LOCATORS = new Set(['client-local', 'balanced', 'least-leaders', 'random', 'min-masters']);
+const DEAD_LETTER_STRATEGIES: ReadonlySet<string> = new Set(['at-most-once', 'at-least-once']);
 /** RabbitMQ 4.0 gives quorum queues a limit of their own. */
 const QUORUM_DELIVERY_LIMIT = 20;
 
@@ -72,108 +79,143 @@ export function queueType(table: Table): string {
   return field?.type === 'S' ? field.value.toString() : 'classic';
 }
 
-/** Settings by name, in canonical text. 406 for values that RabbitMQ refuses, 540 for what is not served. */
-export function settingsOf({
-  vhost,
-  name,
-  isDurable,
-  isExclusive,
-  isAutoDelete,
-  arguments: table,
-}: DeclaredQueue): Map<string, string> {
+function invalid({ vhost, name }: Named, argument: string, why: string): AmqpError {
+  return new AmqpError(
+    'PRECONDITION_FAILED',
+    `invalid arg '${argument}' for queue '${name}' in vhost '${vhost}': ${why}`,
+  );
+}
+function notOfType({ vhost, name }: Named, argument: string, type: string): AmqpError {
+  return new AmqpError(
+    'PRECONDITION_FAILED',
+    `invalid arg '${argument}' for queue '${name}' in vhost '${vhost}' of queue type rabbit_${type}_queue`,
+  );
+}
+
+/** An argument that is a whole number; undefined: it is not there. 406. */
+function whole(queue: DeclaredQueue, argument: string, min: number, max = Number.MAX_SAFE_INTEGER): number | undefined {
+  const field = fieldOf(queue.arguments, argument);
+  if (field === undefined) return undefined;
+  if (!isInteger(field)) throw invalid(queue, argument, `"expected integer, got ${erlangType(field)}"`);
+  const value = Number(field.value);
+  if (value < 0) throw invalid(queue, argument, `{value_negative,${value}}`);
+  if (value < min) throw invalid(queue, argument, `{value_zero,${value}}`);
+  if (value > max) throw invalid(queue, argument, `{max_value_exceeded,${value}}`);
+  return value;
+}
+
+/** Queues of quorum type and streams are neither transient, nor exclusive, nor deleted by themselves. 406. */
+function checkLasting({ vhost, name, isDurable, isExclusive, isAutoDelete }: DeclaredQueue): void {
+  const refuse = (property: string): AmqpError =>
+    new AmqpError('PRECONDITION_FAILED', `invalid property '${property}' for queue '${name}' in vhost '${vhost}'`);
+  if (isAutoDelete) throw refuse('auto-delete');
+  if (isExclusive) throw refuse('exclusive-owner');
+  if (!isDurable) throw refuse('non-durable');
+}
+
+/** Arguments that say something of streams only. 406. */
+function checkStream(queue: DeclaredQueue): void {
+  whole(queue, 'x-max-length-bytes', 0);
+  const segmentBytes = whole(queue, 'x-stream-max-segment-size-bytes', 0);
+  const filterBytes = whole(queue, 'x-stream-filter-size-bytes', 0);
+  whole(queue, 'x-initial-cluster-size', 1);
+  const locator = fieldOf(queue.arguments, 'x-queue-leader-locator');
+  if (locator !== undefined && (locator.type !== 'S' || !LEADER_LOCATORS.has(locator.value.toString()))) {
+    throw invalid(queue, 'x-queue-leader-locator', 'invalid_queue_locator_arg');
+  }
+  for (const argument of NOT_OF_STREAMS) {
+    if (fieldOf(queue.arguments, argument) !== undefined) throw notOfType(queue, argument, 'stream');
+  }
+  if (segmentBytes !== undefined && segmentBytes > STREAM_SEGMENT_BYTES_MAX) {
+    throw new AmqpError('PRECONDITION_FAILED', 'Exceeded max value for x-stream-max-segment-size-bytes');
+  }
+  if (filterBytes !== undefined && (filterBytes < FILTER_BYTES_MIN || filterBytes > FILTER_BYTES_MAX)) {
+    // The two spaces are RabbitMQ's.
+    throw new AmqpError('PRECONDITION_FAILED', 'Invalid value for  x-stream-filter-size-bytes');
+  }
+  checkLasting(queue);
+}
+
+/** Settings by name, in canonical text; of a stream there are none. 406 for values that RabbitMQ refuses. */
+export function settingsOf(queue: DeclaredQueue): Map<string, string> {
+  const { vhost, name, isDurable, isExclusive, arguments: table } = queue;
   const settings = new Map<string, string>();
-  const invalid = (argument: string, why: string): AmqpError =>
-    new AmqpError('PRECONDITION_FAILED', `invalid arg '${argument}' for queue '${name}' in vhost '${vhost}': ${why}`);
-  const number = (argument: string, setting: string, min: number, max = Number.MAX_SAFE_INTEGER): void => {
-    const field = fieldOf(table, argument);
-    if (field === undefined) return;
-    if (!isInteger(field)) throw invalid(argument, `"expected integer, got ${erlangType(field)}"`);
-    const value = Number(field.value);
-    if (value < 0) throw invalid(argument, `{value_negative,${value}}`);
-    if (value < min) throw invalid(argument, `{value_zero,${value}}`);
-    if (value > max) throw invalid(argument, `{max_value_exceeded,${value}}`);
-    settings.set(setting, String(value));
+  const number = (argument: string, setting: string, min: number, max?: number): void => {
+    const value = whole(queue, argument, min, max);
+    if (value !== undefined) settings.set(setting, String(value));
   };
   const type = queueType(table);
   const typeField = fieldOf(table, 'x-queue-type');
   if (typeField !== undefined && (typeField.type !== 'S' || !['classic', 'quorum', 'stream'].includes(type))) {
-    throw invalid('x-queue-type', `"unsupported queue type '${type}'"`);
-  }
-  if (type === 'quorum') {
-    const refuse = (property: string): AmqpError =>
-      new AmqpError('PRECONDITION_FAILED', `invalid property '${property}' for queue '${name}' in vhost '${vhost}'`);
-    if (!isDurable) throw refuse('non-durable');
-    if (isExclusive) throw refuse('exclusive-owner');
-    if (isAutoDelete) throw refuse('auto-delete');
+    throw invalid(queue, 'x-queue-type', `"unsupported queue type '${type}'"`);
   }
   const age = fieldOf(table, 'x-max-age');
-  if (age !== undefined && age.type !== 'S') throw invalid('x-max-age', `{unacceptable_type,${erlangType(age)}}`);
-  if (age !== undefined && ageMs(age.value.toString()) === undefined) throw invalid('x-max-age', 'invalid_max_age');
-  const refuseOther = (argument: string): void => {
-    if (fieldOf(table, argument) === undefined) return;
-    const why = `invalid arg '${argument}' for queue '${name}' in vhost '${vhost}' of queue type rabbit_${type}_queue`;
-    throw new AmqpError('PRECONDITION_FAILED', why);
-  };
+  if (age !== undefined && age.type !== 'S')
+    throw invalid(queue, 'x-max-age', `{unacceptable_type,${erlangType(age)}}`);
+  if (age !== undefined && ageMs(age.value.toString()) === undefined)
+    throw invalid(queue, 'x-max-age', 'invalid_max_age');
   if (type === 'stream') {
-    number('x-max-length-bytes', 'max.bytes', 0);
-    number('x-stream-max-segment-size-bytes', 'max.bytes', 0);
-    number('x-stream-filter-size-bytes', 'max.bytes', 16, 255);
-    number('x-initial-cluster-size', 'max.bytes', 1);
-    for (const argument of NOT_OF_STREAMS) refuseOther(argument);
-    const refuse = (property: string): AmqpError =>
-      new AmqpError('PRECONDITION_FAILED', `invalid property '${property}' for queue '${name}' in vhost '${vhost}'`);
-    if (isAutoDelete) throw refuse('auto-delete');
-    if (isExclusive) throw refuse('exclusive-owner');
-    if (!isDurable) throw refuse('non-durable');
-    return new Map();
+    checkStream(queue);
+    return settings;
   }
-  for (const argument of NOT_OF_OTHERS) refuseOther(argument);
+  for (const argument of OF_STREAMS_ONLY) {
+    if (fieldOf(table, argument) !== undefined) throw notOfType(queue, argument, type);
+  }
+  if (type === 'quorum') checkLasting(queue);
   const target = fieldOf(table, 'x-dead-letter-exchange');
   if (target !== undefined && target.type !== 'S') {
     const why = `invalid type '${erlangType(target)}' for arg 'x-dead-letter-exchange' in queue '${name}' in vhost '${vhost}'`;
     throw new AmqpError('PRECONDITION_FAILED', why);
   }
   if (target === undefined && fieldOf(table, 'x-dead-letter-routing-key') !== undefined) {
-    throw invalid('x-dead-letter-routing-key', 'routing_key_but_no_dlx_defined');
+    throw invalid(queue, 'x-dead-letter-routing-key', 'routing_key_but_no_dlx_defined');
   }
   const mode = fieldOf(table, 'x-queue-mode');
   if (mode !== undefined && (mode.type !== 'S' || !['default', 'lazy'].includes(mode.value.toString()))) {
-    throw invalid('x-queue-mode', `"unsupported queue mode '${mode.type === 'S' ? mode.value.toString() : ''}'"`);
+    throw invalid(
+      queue,
+      'x-queue-mode',
+      `"unsupported queue mode '${mode.type === 'S' ? mode.value.toString() : ''}'"`,
+    );
   }
   if (target !== undefined) settings.set('dead.letter.exchange', target.value.toString() || DEFAULT_EXCHANGE);
   const key = fieldOf(table, 'x-dead-letter-routing-key');
   if (key?.type === 'S') settings.set('dead.letter.routing.key', key.value.toString());
-  else if (key !== undefined) throw invalid('x-dead-letter-routing-key', `{unacceptable_type,${erlangType(key)}}`);
+  else if (key !== undefined)
+    throw invalid(queue, 'x-dead-letter-routing-key', `{unacceptable_type,${erlangType(key)}}`);
   number('x-message-ttl', 'ttl.ms', 0);
   number('x-expires', 'expires.ms', 1);
   number('x-max-length', 'max.messages', 0);
   number('x-max-length-bytes', 'max.bytes', 0);
   if (type === 'quorum' && fieldOf(table, 'x-max-priority') !== undefined) {
-    throw new AmqpError(
-      'PRECONDITION_FAILED',
-      `invalid arg 'x-max-priority' for queue '${name}' in vhost '${vhost}' of queue type rabbit_quorum_queue`,
-    );
+    throw notOfType(queue, 'x-max-priority', 'quorum');
   }
   number('x-max-priority', 'priority.max', 0, 255);
   if (type === 'classic' && fieldOf(table, 'x-delivery-limit') !== undefined) {
-    throw new AmqpError(
-      'PRECONDITION_FAILED',
-      `invalid arg 'x-delivery-limit' for queue '${name}' in vhost '${vhost}' of queue type rabbit_classic_queue`,
-    );
+    throw notOfType(queue, 'x-delivery-limit', 'classic');
   }
   number('x-delivery-limit', 'failed.limit', 0);
   if (type === 'quorum' && !settings.has('failed.limit')) settings.set('failed.limit', String(QUORUM_DELIVERY_LIMIT));
+  // Dead letters are moved in one commit: both strategies are kept by that.
+  const strategy = fieldOf(table, 'x-dead-letter-strategy');
+  if (strategy !== undefined) {
+    if (type === 'classic') throw notOfType(queue, 'x-dead-letter-strategy', 'classic');
+    if (strategy.type !== 'S' || !DEAD_LETTER_STRATEGIES.has(strategy.value.toString())) {
+      throw invalid(queue, 'x-dead-letter-strategy', 'invalid_dlx_strategy');
+    }
+  }
   const overflow = fieldOf(table, 'x-overflow');
   if (overflow !== undefined) {
     const value = overflow.type === 'S' ? overflow.value.toString() : '';
     if (value === 'drop-head') settings.set('overflow', 'drop-oldest');
     else if (value === 'reject-publish') settings.set('overflow', 'refuse');
     else if (value === 'reject-publish-dlx') settings.set('overflow', 'refuse-dead-letter');
-    else throw invalid('x-overflow', 'invalid_overflow');
+    else throw invalid(queue, 'x-overflow', 'invalid_overflow');
   }
   const single = fieldOf(table, 'x-single-active-consumer');
   if (single !== undefined) {
-    if (single.type !== 't') throw invalid('x-single-active-consumer', `{unacceptable_type,${erlangType(single)}}`);
+    if (single.type !== 't')
+      throw invalid(queue, 'x-single-active-consumer', `{unacceptable_type,${erlangType(single)}}`);
     settings.set('single.active.consumer', String(single.value));
   }
   if (!isDurable || isExclusive) settings.set('transient', 'true');
@@ -209,7 +251,8 @@ export function checkEquivalent(asked: DeclaredQueue, current: DeclaredQueue): v
   if (types[0] !== types[1]) {
     throw inequivalent('queue', asked, 'x-queue-type', `received '${types[0]}' but current is '${types[1]}'`);
   }
-  for (const name of COMPARED) checkSameArgument('queue', asked, current, name);
+  const compared = types[0] === 'stream' ? COMPARED_OF_STREAMS : COMPARED;
+  for (const name of compared) checkSameArgument('queue', asked, current, name);
 }
 
 /** One argument of a queue or exchange. 406. */
@@ -221,20 +264,15 @@ export function checkSameArgument(
 ): void {
   const receivedField = fieldOf(asked.arguments, name);
   const inForceField = fieldOf(current.arguments, name);
-  // RabbitMQ compares numbers by value, whatever their type.
-  if (receivedField && inForceField && isInteger(receivedField) && isInteger(inForceField)) {
-    if (Number(receivedField.value) === Number(inForceField.value)) return;
-    throw inequivalent(
-      what,
-      asked,
-      name,
-      `received '${receivedField.value}' but current is '${inForceField.value}'`,
-    );
+  if (receivedField && inForceField) {
+    // RabbitMQ compares numbers by value, whatever their type.
+    const [receivedText, currentText] = [textOf(receivedField), textOf(inForceField)];
+    if (receivedText === currentText && isInteger(receivedField) === isInteger(inForceField)) return;
+    throw inequivalent(what, asked, name, `received '${receivedText}' but current is '${currentText}'`);
   }
   const received = shown(receivedField);
   const inForce = shown(inForceField);
-  if (received !== inForce)
-    throw inequivalent(what, asked, name, `received ${received} but current is ${inForce}`);
+  if (received !== inForce) throw inequivalent(what, asked, name, `received ${received} but current is ${inForce}`);
 }
 
 export function inequivalent(what: 'queue' | 'exchange', { vhost, name }: Named, arg: string, how: string): AmqpError {
@@ -244,10 +282,12 @@ export function inequivalent(what: 'queue' | 'exchange', { vhost, name }: Named,
   );
 }
 
-/** As RabbitMQ prints an argument. */
+/** As RabbitMQ prints an argument that only one of the two has. */
 function shown(field: FieldValue | undefined): string {
-  if (field === undefined) return 'none';
-  const value = 'value' in field && typeof field.value !== 'object' ? String(field.value) : '';
-  const text = field.type === 'S' || field.type === 'x' ? field.value.toString() : value;
-  return `the value '${text}' of type '${erlangType(field)}'`;
+  return field === undefined ? 'none' : `the value '${textOf(field)}' of type '${erlangType(field)}'`;
+}
+
+function textOf(field: FieldValue): string {
+  if (field.type === 'S' || field.type === 'x') return field.value.toString();
+  return 'value' in field && typeof field.value !== 'object' ? String(field.value) : '';
 }

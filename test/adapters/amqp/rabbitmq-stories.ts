@@ -76,6 +76,40 @@ async function queues(channel: Channel, declared: Record<string, Options.AssertQ
   for (const [name, options] of Object.entries(declared)) await channel.assertQueue(name, options);
 }
 
+/** The methods of `tx`, which amqplib has no function for. */
+function tx(channel: Channel, method: 'Select' | 'Commit' | 'Rollback'): Promise<unknown> {
+  return call(channel, (90 << 16) | { Select: 10, Commit: 20, Rollback: 30 }[method], {});
+}
+
+/** A method by the numbers of its class and itself. */
+function call(channel: Channel, id: number, fields: object): Promise<unknown> {
+  // Not in its types: one method and its answer.
+  const { rpc } = channel as unknown as { rpc(id: number, fields: object, answer: number): Promise<unknown> };
+  return rpc.call(channel, id, fields, id + 1);
+}
+
+/** What ends the channel. */
+async function refused({ connection, say }: Stage, work: (channel: Channel) => unknown): Promise<void> {
+  const channel = await connection.createChannel();
+  const failed = new Promise<void>((resolve) => {
+    channel.once('error', (error: Error) => {
+      say(`refused: ${/"(.*)"$/s.exec(error.message)?.[1] ?? error.message}`);
+      resolve();
+    });
+  });
+  const passed = (async () => {
+    await work(channel);
+    await channel.checkExchange('amq.direct');
+    say('not refused');
+    await channel.close();
+  })().catch(() => failed);
+  await passed;
+}
+
+async function depths({ channel, say }: Stage, ...names: string[]): Promise<void> {
+  for (const name of names) say(`${name}: ${(await channel.checkQueue(name)).messageCount}`);
+}
+
 /** Publishes with confirms on a channel of its own: what each was answered. */
 async function confirmed(
   { connection, say }: Stage,
@@ -445,6 +479,224 @@ const stories: readonly Story[] = [
       await sayAll(stage, 'd19.dead', 3);
     },
   ],
+  [
+    'arguments of dead letters',
+    async (stage) => {
+      const declare = (options: Options.AssertQueue): Promise<void> =>
+        refused(stage, (channel) => channel.assertQueue('a1', options));
+      await declare({ arguments: { 'x-dead-letter-exchange': 'x', 'x-dead-letter-routing-key': 5 } });
+      await declare({ arguments: { 'x-dead-letter-strategy': 'at-least-once' } });
+      await declare({ arguments: { 'x-queue-type': 'quorum', 'x-dead-letter-strategy': 'sometimes' } });
+      await declare({ arguments: { 'x-queue-type': 'quorum', 'x-overflow': 'reject-publish-dlx' } });
+      const { channel, say } = stage;
+      await channel.assertQueue('a2', { deadLetterExchange: 'x', deadLetterRoutingKey: 'k' });
+      await refused(stage, (other) => other.assertQueue('a2', { deadLetterExchange: 'y', deadLetterRoutingKey: 'k' }));
+      await refused(stage, (other) => other.assertQueue('a2', { deadLetterExchange: 'x' }));
+      await channel.assertQueue('a3', { arguments: { 'x-overflow': 'drop-head' } });
+      await refused(stage, (other) => other.assertQueue('a3', { arguments: { 'x-overflow': 'reject-publish' } }));
+      const atLeastOnce = {
+        'x-queue-type': 'quorum',
+        'x-dead-letter-strategy': 'at-least-once',
+        'x-overflow': 'reject-publish',
+      };
+      say(JSON.stringify(await channel.assertQueue('a4', { deadLetterExchange: '', arguments: atLeastOnce })));
+    },
+  ],
+  [
+    'a transaction publishes at its commit, or not at all',
+    async (stage) => {
+      const { connection } = stage;
+      await queues(stage.channel, { 't1.a': {}, 't1.b': {} });
+      const channel = await connection.createChannel();
+      await tx(channel, 'Select');
+      await tx(channel, 'Select');
+      for (const queue of ['t1.a', 't1.b', 't1.a']) channel.sendToQueue(queue, text(queue), { persistent: true });
+      await channel.checkExchange('amq.direct');
+      await depths(stage, 't1.a', 't1.b');
+      await tx(channel, 'Commit');
+      await depths(stage, 't1.a', 't1.b');
+      channel.sendToQueue('t1.a', text('no'));
+      await tx(channel, 'Rollback');
+      await tx(channel, 'Commit');
+      await depths(stage, 't1.a', 't1.b');
+      channel.sendToQueue('t1.a', text('lost'));
+      await channel.checkExchange('amq.direct');
+      await channel.close();
+      await sayAll(stage, 't1.a', 2);
+      await sayAll(stage, 't1.b', 1);
+      await depths(stage, 't1.a', 't1.b');
+    },
+  ],
+  [
+    'acks of a transaction count at its commit; rolled back, the messages wait again',
+    async (stage) => {
+      const { connection } = stage;
+      await queues(stage.channel, {
+        t2: {},
+        't2.dead': {},
+        't2.d': { deadLetterExchange: '', deadLetterRoutingKey: 't2.dead' },
+      });
+      for (const body of ['a', 'b', 'c', 'd']) stage.channel.sendToQueue('t2', text(body));
+      stage.channel.sendToQueue('t2.d', text('x'));
+      await stage.channel.checkQueue('t2');
+      const channel = await connection.createChannel();
+      await tx(channel, 'Select');
+      const got: ConsumeMessage[] = [];
+      for (const queue of ['t2', 't2', 't2', 't2', 't2.d']) {
+        const message = await channel.get(queue);
+        if (message !== false) got.push(message as unknown as ConsumeMessage);
+      }
+      channel.ack(got[0]);
+      channel.nack(got[1], false, true);
+      await tx(channel, 'Rollback');
+      await depths(stage, 't2');
+      channel.ack(got[0]);
+      channel.nack(got[1], false, true);
+      channel.reject(got[4], false);
+      await channel.checkExchange('amq.direct');
+      await depths(stage, 't2', 't2.dead');
+      await tx(channel, 'Commit');
+      await depths(stage, 't2');
+      await sayAll(stage, 't2.dead', 1);
+      channel.ack(got[3], true);
+      channel.sendToQueue('t2.dead', text('with an ack'));
+      await tx(channel, 'Commit');
+      await sayAll(stage, 't2.dead', 1);
+      await channel.close();
+      await sayAll(stage, 't2', 1);
+      await depths(stage, 't2');
+    },
+  ],
+  [
+    'what a transaction refuses',
+    async (stage) => {
+      await queues(stage.channel, {
+        t3: {},
+        't3.full': { maxLength: 0, arguments: { 'x-overflow': 'reject-publish' } },
+      });
+      stage.channel.sendToQueue('t3', text('a'));
+      await stage.channel.checkQueue('t3');
+      await refused(stage, (channel) => tx(channel, 'Commit'));
+      await refused(stage, (channel) => tx(channel, 'Rollback'));
+      await refused(stage, async (channel) => {
+        await tx(channel, 'Select');
+        const message = await channel.get('t3');
+        if (message === false) return;
+        channel.ack(message);
+        channel.ack(message);
+      });
+      await refused(stage, async (channel) => {
+        await tx(channel, 'Select');
+        channel.publish('nope', '', text('a'));
+      });
+      await refused(stage, async (channel) => {
+        await tx(channel, 'Select');
+        channel.sendToQueue('t3.full', text('a'));
+        await tx(channel, 'Commit');
+      });
+      await refused(stage, async (channel) => {
+        await tx(channel, 'Select');
+        await call(channel, (85 << 16) | 10, { nowait: false });
+      });
+      const confirms = await stage.connection.createConfirmChannel();
+      const failed = new Promise<void>((resolve) => {
+        confirms.once('error', (error: Error) => {
+          stage.say(`refused: ${/"(.*)"$/s.exec(error.message)?.[1] ?? error.message}`);
+          resolve();
+        });
+      });
+      await tx(confirms, 'Select').catch(() => {});
+      await failed;
+      await depths(stage, 't3', 't3.full');
+    },
+  ],
+  [
+    'a mandatory message of a transaction comes back at its commit',
+    async (stage) => {
+      const channel = await stage.connection.createChannel();
+      channel.on('return', (message) => stage.say(`returned: ${shown(message as ConsumeMessage)}`));
+      await tx(channel, 'Select');
+      channel.publish('', 't4.nobody', text('a'), { mandatory: true });
+      await channel.checkExchange('amq.direct');
+      stage.say('before the commit');
+      await tx(channel, 'Commit');
+      stage.say('after the commit');
+    },
+  ],
+  [
+    'direct replies',
+    async (stage) => {
+      const { channel, connection, say } = stage;
+      await queues(channel, { r1: {} });
+      const inbox: ConsumeMessage[] = [];
+      let wake = (): void => {};
+      const next = async (): Promise<ConsumeMessage> => {
+        while (inbox.length === 0) await new Promise<void>((resolve) => (wake = resolve));
+        return inbox.shift() as ConsumeMessage;
+      };
+      const client = await connection.createChannel();
+      const { consumerTag } = await client.consume(
+        'amq.rabbitmq.reply-to',
+        (message) => {
+          if (message !== null) inbox.push(message);
+          wake();
+        },
+        { noAck: true },
+      );
+      client.sendToQueue('r1', text('question'), { replyTo: 'amq.rabbitmq.reply-to', correlationId: '7' });
+      const [question] = await taken(channel, 'r1', 1);
+      say(`r1: ${shown(question)}`);
+      const { replyTo } = question.properties as { replyTo: string };
+      channel.publish('', replyTo, text('answer'), { correlationId: '7', headers: { h: 1 } });
+      say(`reply: ${shown(await next())}`);
+      channel.publish('', replyTo, text('mandatory'), { mandatory: true });
+      say(`reply: ${shown(await next())}`);
+      await channel.checkExchange('amq.direct');
+      channel.publish('', 'r1', text('by CC'), { CC: [replyTo] });
+      say(`reply: ${shown(await next())}`);
+      channel.publish('', replyTo, Buffer.alloc(200_000, 'x'));
+      say(`reply: ${shown(await next())}`);
+      say(JSON.stringify(await channel.checkQueue(replyTo)));
+      say(JSON.stringify(await channel.assertQueue('amq.rabbitmq.reply-to')));
+      await client.cancel(consumerTag);
+      channel.publish('', replyTo, text('nobody'), { mandatory: true });
+      await channel.checkExchange('amq.direct');
+      await refused(stage, (other) => other.checkQueue(replyTo));
+      const failed = new Promise<void>((resolve) => {
+        client.once('error', (error: Error) => {
+          say(`refused: ${error.message}`);
+          resolve();
+        });
+      });
+      client.sendToQueue('r1', text('a'), { replyTo: 'amq.rabbitmq.reply-to' });
+      await failed;
+    },
+  ],
+  [
+    'what direct replies refuse',
+    async (stage) => {
+      await refused(stage, (channel) => channel.consume('amq.rabbitmq.reply-to', () => {}));
+      await refused(stage, async (channel) => {
+        await channel.consume('amq.rabbitmq.reply-to', () => {}, { noAck: true });
+        await channel.consume('amq.rabbitmq.reply-to', () => {}, { noAck: true });
+      });
+      await refused(stage, (channel) => channel.sendToQueue('r1', text('a'), { replyTo: 'amq.rabbitmq.reply-to' }));
+      await refused(stage, (channel) => channel.get('amq.rabbitmq.reply-to', { noAck: true }));
+      await refused(stage, (channel) => channel.deleteQueue('amq.rabbitmq.reply-to'));
+      await refused(stage, (channel) => channel.purgeQueue('amq.rabbitmq.reply-to'));
+      await refused(stage, (channel) => channel.bindQueue('amq.rabbitmq.reply-to', 'amq.direct', 'k'));
+      await refused(stage, (channel) => channel.checkQueue('amq.rabbitmq.reply-to.nobody'));
+    },
+  ],
+  [
+    'a new secret',
+    async ({ connection, say }) => {
+      // Not in its types yet.
+      const renewed = connection as unknown as { updateSecret(secret: Buffer, reason: string): Promise<unknown> };
+      await renewed.updateSecret(Buffer.from('guest'), 'why not');
+      say('taken');
+    },
+  ],
 ];
 
 /** A line for everything that was said, behind the name of its story. */
@@ -465,7 +717,11 @@ export async function told(url: string, only = ''): Promise<string[]> {
     }
     await connection.close().catch(() => {});
   }
-  return lines.map((line) => line.replace(/amq\.(gen|ctag)-[A-Za-z0-9_-]{22}/g, 'amq.$1-…'));
+  return lines.map((line) =>
+    line
+      .replace(/amq\.(gen|ctag)-[A-Za-z0-9_-]{22}/g, 'amq.$1-…')
+      .replace(/amq\.rabbitmq\.reply-to\.(?!nobody)[^"']+/g, 'amq.rabbitmq.reply-to.…'),
+  );
 }
 
 if (process.argv[2]?.startsWith('amqp://')) console.log((await told(process.argv[2], process.argv[3])).join('\n'));
