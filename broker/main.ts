@@ -4,6 +4,7 @@
  * `server.ts` through `kafka/connection.ts` to the handlers in `kafka/`, and from them to the engine.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import os from 'node:os';
 import { inspect } from 'node:util';
 import { MillraceError } from '../protocol/errors.ts';
 import { type Clock, type Random, systemClock, systemRandom } from '../storage/clock.ts';
@@ -12,6 +13,8 @@ import { type Jobs, WorkerJobs } from '../storage/jobs.ts';
 import { loadNative } from '../storage/native.ts';
 import { NodeDisk } from '../storage/node-disk.ts';
 import { AmqpDoor } from '../adapters/amqp/door.ts';
+import { ManagementDoor } from '../adapters/management/door.ts';
+import type { Machine } from '../adapters/management/parts.ts';
 import { SqsDoor } from '../adapters/sqs/door.ts';
 import { DirectoryAccess } from './access.ts';
 import { AttributeFiles } from './attribute-files.ts';
@@ -51,12 +54,15 @@ export interface BrokerConfig {
     kafka?: Address | undefined;
     amqp?: Address | undefined;
     sqs?: Address | undefined;
+    management?: Address | undefined;
     http?: Address | undefined;
   };
   /** Over the defaults of `config.ts`. */
   options?: Readonly<Record<string, string | number | boolean>>;
   /** Allows addresses that other machines can reach although there is no authentication yet. Default false. */
   insecure?: boolean;
+  /** Of Millrace, as its doors tell it. */
+  version?: string;
   /** One line for the operator. Default: nothing is said. */
   log?: (line: string) => void;
 }
@@ -375,6 +381,28 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
       listeners.push(listener);
       doors.push({ name: 'amqp', host, port: listener.port });
     }
+    if (config.doors.management) {
+      const { host, port } = config.doors.management;
+      const { directory, queues, engine, clock, random, dataDir, clusterId } = broker;
+      const management = new ManagementDoor({
+        directory,
+        queues,
+        engine,
+        clock,
+        random,
+        dataDir,
+        clusterId,
+        options,
+        amqp: opened.amqp,
+        machine: thisMachine,
+        productVersion: config.version ?? 'unknown',
+        listeners: () => doors,
+        report: (message, error) => log(`${message}: ${inspect(error)}`),
+      });
+      const door = await management.listen(host, port);
+      httpDoors.push(door);
+      doors.push({ name: 'management', host, port: door.port });
+    }
     if (config.doors.sqs) {
       const { host, port } = config.doors.sqs;
       const door = await opened.sqs.listen({ host, port });
@@ -411,6 +439,15 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
     },
   };
 }
+
+const thisMachine: Machine = {
+  hostName: os.hostname(),
+  processId: process.pid,
+  processors: os.cpus().length,
+  memoryBytesMax: os.totalmem(),
+  memoryBytes: () => process.memoryUsage.rss(),
+  uptimeMs: () => Math.round(process.uptime() * 1000),
+};
 
 function checkAddress(name: string, { host }: Address, isInsecure: boolean): void {
   if (isInsecure || LOOPBACK.has(host)) return;

@@ -108,6 +108,11 @@ export async function listen(options: ListenOptions): Promise<Listening> {
   };
 }
 
+/** Of the same computer. */
+export function isLoopback(host: string): boolean {
+  return host === '::1' || host === 'localhost' || /^(::ffff:)?127\./.test(host);
+}
+
 /** What to tell whoever chose the address. */
 export function listenError(error: NodeJS.ErrnoException, { host, port }: { host: string; port: number }): Error {
   if (error.code === 'EADDRINUSE') {

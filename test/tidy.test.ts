@@ -41,6 +41,21 @@ const IMPORTS: readonly (readonly [string, readonly string[]])[] = [
   // Doors to queues stand on the queue seam, and keep state of their own on a state log.
   ['adapters/amqp/', [...adapterImports(), 'broker/queue', 'broker/state-log', 'broker/topics', 'broker/topic-names']],
   ['adapters/sqs/', [...adapterImports(), 'broker/queue', 'broker/state-log', 'broker/topics', 'broker/topic-names']],
+  // Shows what the AMQP door has and what the directory has.
+  [
+    'adapters/management/',
+    [
+      ...adapterImports(),
+      'adapters/amqp/',
+      'broker/http-server',
+      'broker/queues',
+      'broker/directory',
+      'broker/users',
+      'broker/policies',
+      'broker/password-hash',
+      'broker/name-pattern',
+    ],
+  ],
   ['adapters/', adapterImports()],
   ['clients/kafka/', ['protocol/', 'storage/clock']],
   ['clients/sdk/', ['protocol/', 'clients/kafka/', 'storage/clock']],

@@ -1,0 +1,130 @@
+/** Virtual hosts: what is said of them, and the sums of what is in them. */
+import type { VhostFacts } from '../../broker/directory-state.ts';
+import { MessageCounters } from '../amqp/counters.ts';
+import { isMonitor, visibleVhosts } from './authorize.ts';
+import { tagsField, textField } from './fields.ts';
+import { type Fact, listed } from './listing.ts';
+import { clientConnections, type ManagementParts, vhostOf } from './parts.ts';
+import { queueLengths } from './queues.ts';
+import type { Reading } from './rates.ts';
+import type { Call, Resources } from './resource.ts';
+import { deliverReading, lengthReading, messageReading, messageStats, publishReading, withRates } from './stats.ts';
+
+export function vhostResources(parts: ManagementParts): Resources {
+  const { vhosts, users } = parts.directory;
+  const isThere = ({ params }: Call): boolean => vhosts.get(params['vhost']) !== undefined;
+  return {
+    '/vhosts': {
+      allowed: 'user',
+      get({ user, request }) {
+        const seen = visibleVhosts(user, parts.directory, isMonitor(user));
+        const shown = vhosts.list().filter(({ name }) => seen.has(name));
+        // Which fields are shown cannot be chosen here.
+        const query = new URLSearchParams(request.query);
+        query.delete('columns');
+        return listed(
+          shown.map((vhost) => vhostFact(parts, vhost, request.query)),
+          query,
+          { sorts: ['name'], isPaged: true },
+        );
+      },
+    },
+    '/vhosts/:vhost': {
+      allowed: 'admin',
+      exists: isThere,
+      get({ params, request }) {
+        const vhost = vhosts.get(params['vhost']);
+        return vhost && vhostFact(parts, vhost, request.query);
+      },
+      async put(call) {
+        const name = call.params['vhost'];
+        await putVhost(parts, name, await call.json());
+        // Who makes a vhost may use it.
+        if (users.permission(call.user.name, name) === undefined) {
+          await users.permit({ user: call.user.name, vhost: name, configure: '.*', write: '.*', read: '.*' });
+        }
+      },
+      async remove({ params }) {
+        await vhosts.delete(params['vhost']);
+      },
+    },
+    '/vhosts/:vhost/start/:node': { allowed: 'admin', exists: isThere, post: async () => undefined },
+  };
+}
+
+/** A vhost as a PUT or a definitions file tells of one. */
+export async function putVhost({ directory }: ManagementParts, name: string, body: Fact): Promise<void> {
+  const queueType = body['default_queue_type'] ?? body['defaultqueuetype'];
+  await directory.vhosts.put(name, {
+    description: textField(body, 'description'),
+    tags: tagsField(body['tags']),
+    // 'undefined' is what older versions export where nothing was said.
+    ...(queueType === undefined || queueType === null || queueType === 'undefined'
+      ? {}
+      : { defaultQueueType: textField({ queueType }, 'queueType') }),
+  });
+}
+
+/** What a definitions file has of a vhost, too. */
+export function describedVhost({ name, description, tags, defaultQueueType }: VhostFacts): Fact {
+  const type = defaultQueueType === '' ? 'classic' : defaultQueueType;
+  return {
+    name,
+    description,
+    tags,
+    default_queue_type: type,
+    metadata: { description, tags, default_queue_type: type },
+  };
+}
+
+function vhostFact(parts: ManagementParts, vhost: VhostFacts, query: URLSearchParams): Fact {
+  const fact = { ...describedVhost(vhost), tracing: false, cluster_state: { [parts.nodeName]: 'running' } };
+  if (query.get('disable_stats') === 'true') return fact;
+  const rates = parts.rates.of(vhostKey(parts, vhost.name) ?? vhost);
+  const { counters, lengths, octets } = vhostSums(parts, vhost.name);
+  return {
+    ...fact,
+    ...withRates(lengths, rates),
+    ...withRates(octets, rates),
+    ...messageStats([publishReading(counters), deliverReading(counters)], rates),
+  };
+}
+
+/** What rates of a vhost are kept by. */
+export const vhostKey = (parts: ManagementParts, name: string): object | undefined => vhostOf(parts, name);
+
+export function vhostReading(parts: ManagementParts, name: string): Reading {
+  const { counters, lengths, octets } = vhostSums(parts, name);
+  return { ...lengths, ...octets, ...messageReading(counters) };
+}
+
+export interface VhostSums {
+  readonly counters: MessageCounters;
+  readonly lengths: Reading;
+  /** Of the connections that are there. */
+  readonly octets: Reading;
+}
+
+/** Over its queues, and over the channels that are there and were. */
+export function vhostSums(parts: ManagementParts, name: string): VhostSums {
+  const vhost = vhostOf(parts, name);
+  const counters = new MessageCounters();
+  let ready = 0;
+  let unacknowledged = 0;
+  if (vhost !== undefined) {
+    counters.add(vhost.endedCounters);
+    for (const queue of vhost.queues()) {
+      const lengths = queueLengths(queue);
+      ready += lengths['messages_ready'];
+      unacknowledged += lengths['messages_unacknowledged'];
+    }
+  }
+  const octets = { recv_oct: 0, send_oct: 0 };
+  for (const connection of clientConnections(parts)) {
+    if (connection.vhostName !== name) continue;
+    octets.recv_oct += connection.receivedBytes;
+    octets.send_oct += connection.sentBytes;
+    for (const channel of connection.channels()) counters.add(channel.counters);
+  }
+  return { counters, lengths: lengthReading(ready, unacknowledged), octets };
+}
