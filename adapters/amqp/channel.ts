@@ -114,6 +114,9 @@ export class Channel {
   get isConfirming(): boolean {
     return this.#confirms !== undefined;
   }
+  get isTransactional(): boolean {
+    return this.#transaction !== undefined;
+  }
   get unackedCount(): number {
     return this.#deliveries.unackedCount;
   }
@@ -618,6 +621,7 @@ export class Channel {
       const found = this.#vhost.find(queueName);
       if (found !== undefined) targets.push(found);
     }
+    this.#count(name, targets, mandatory);
     if (this.#transaction !== undefined) return this.#publishAtCommit(this.#transaction, message, targets, mandatory);
     if (targets.length === 0 && mandatory) this.#return(message);
     if (
@@ -627,6 +631,19 @@ export class Channel {
       return this.#publishLater({ ...message, body: Buffer.from(body) }, targets);
     }
     this.#append(message, targets);
+  }
+
+  #count(exchange: string, targets: readonly AmqpQueue[], isMandatory: boolean): void {
+    this.counters.publish++;
+    const ofExchange = this.#vhost.exchanges.counters(exchange);
+    if (ofExchange !== undefined) {
+      ofExchange.publishIn++;
+      ofExchange.publishOut += targets.length;
+    }
+    for (const { counters } of targets) counters.publish++;
+    if (targets.length > 0) return;
+    if (isMandatory) this.counters.returnUnroutable++;
+    else this.counters.dropUnroutable++;
   }
 
   /** As they came, but without BCC, and with the name to which a direct reply goes. */
