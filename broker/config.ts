@@ -435,6 +435,18 @@ export const options = {
     GIB,
     'Response bytes held in memory for a connection; the rest is read from the log as the socket drains.',
   ),
+  'amqp.memory.high.bytes': int(
+    0,
+    0,
+    SAFE_MAX,
+    'While the process holds more memory, AMQP connections are not read from their first publish on. 0: no alarm.',
+  ),
+  'amqp.consumer.timeout.ms': int(
+    1_800_000,
+    0,
+    SAFE_MAX,
+    'A channel that keeps a message unacked for longer is closed, as in RabbitMQ; queues may say another time. 0: never.',
+  ),
   'amqp.parked.bytes.max': int(
     1 * MIB,
     64 * KIB,

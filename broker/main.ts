@@ -101,6 +101,8 @@ export interface BrokerParts {
   dataDir: string;
   options: Options;
   log: (line: string) => void;
+  /** Memory that the process holds; default: none, which never is too much. */
+  memoryBytes?: () => number;
   /** Told to Kafka clients unless `advertised.listeners` says otherwise. Default: the address they connected to. */
   advertisedHost?: string;
 }
@@ -121,6 +123,7 @@ export async function openBroker({
   dataDir,
   options,
   log,
+  memoryBytes = () => 0,
   advertisedHost = '',
 }: BrokerParts): Promise<OpenBroker> {
   const advertised = advertiser(options['advertised.listeners'], advertisedHost);
@@ -137,7 +140,19 @@ export async function openBroker({
   const report = (message: string, error: unknown): void => log(`${message}: ${inspect(error)}`);
   const coordinators = await openCoordinators({ engine, clock, random, options, report, files: { disk, dataDir } });
   const { topics, groups, queues, queueCommands, queueReader, directory, access } = coordinators;
-  const amqp = new AmqpDoor({ engine, clock, random, options, topics, queues, reader: queueReader, report });
+  const amqp = new AmqpDoor({
+    engine,
+    clock,
+    random,
+    options,
+    topics,
+    queues,
+    directory,
+    access,
+    reader: queueReader,
+    memoryBytes,
+    report,
+  });
   await amqp.load();
   const sqs = new SqsDoor({
     engine,
@@ -317,6 +332,7 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
     dataDir: config.dataDir,
     options,
     log,
+    memoryBytes: thisMachine.memoryBytes,
     // A wildcard is no address for anybody.
     advertisedHost: kafkaHost !== undefined && !WILDCARDS.has(kafkaHost) ? kafkaHost : '',
   });

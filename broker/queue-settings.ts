@@ -85,6 +85,12 @@ export const queueSettingTable = {
     ['drop-oldest', 'refuse', 'refuse-dead-letter'],
   ),
   'single.active.consumer': flag(false, 'Only one consumer is served; the next when it goes.'),
+  'consumer.timeout.ms': number(
+    -1,
+    -1,
+    SAFE_MAX,
+    'How long an AMQP consumer may keep a message unacked. 0: for ever; -1: as the broker says.',
+  ),
   'expires.ms': number(-1, -1, SAFE_MAX, 'A queue unused for so long is deleted. -1: never.'),
   'replay.retention.ms': number(86_400_000, 0, SAFE_MAX, 'Finished messages can be replayed for so long.'),
   'replay.retention.bytes': number(1024 ** 3, 0, SAFE_MAX, 'Finished messages that are kept for replay, in bytes.'),

@@ -22,6 +22,7 @@ import { MillraceError } from '../../protocol/errors.ts';
 import type { AcquiredRun } from '../../broker/queue.ts';
 import type { QueuedRecord } from '../../broker/queue-reader.ts';
 import type { Queue } from '../../broker/queues.ts';
+import { AckTimeout } from './ack-timeout.ts';
 import type { AmqpConnection } from './connection.ts';
 import { MessageCounters } from './counters.ts';
 import { Deliveries, type Subscription } from './deliveries.ts';
@@ -63,6 +64,7 @@ export class Channel {
   readonly counters = new MessageCounters();
   readonly #deliveries: Deliveries;
   readonly #writer: DeliveryWriter;
+  readonly #ackTimeout: AckTimeout;
   #confirms: Confirms | undefined;
   #transaction: Transaction | undefined;
   /** Its consumer of direct replies, and the name that leads there. */
@@ -93,6 +95,40 @@ export class Channel {
       },
       cancelled: (subscription) => this.#queueEnded(subscription),
       schedule: () => connection.schedule(),
+    });
+    this.#ackTimeout = this.#newAckTimeout();
+  }
+
+  #newAckTimeout(): AckTimeout {
+    const deliveries = this.#deliveries;
+    const { clock, options } = this.#connection.parts;
+    const timeoutOf = ({ settings }: Queue): number => {
+      const { 'consumer.timeout.ms': ofQueue } = settings;
+      return ofQueue < 0 ? options['amqp.consumer.timeout.ms'] : ofQueue;
+    };
+    return new AckTimeout({
+      clock,
+      get waitingCount() {
+        return deliveries.unackedCount;
+      },
+      get lastTag() {
+        return deliveries.lastTag;
+      },
+      get shortestMs() {
+        let shortestMs = Number.POSITIVE_INFINITY;
+        for (const { queue } of deliveries.unackedQueues())
+          shortestMs = Math.min(shortestMs, timeoutOf(queue) || shortestMs);
+        return shortestMs;
+      },
+      *waiting() {
+        for (const { queue, tag } of deliveries.unackedQueues()) yield { tag, timeoutMs: timeoutOf(queue) };
+      },
+      timedOut: (timeoutMs) => {
+        const text =
+          `delivery acknowledgement on channel ${this.number} timed out. Timeout value used: ${timeoutMs} ms. ` +
+          'This timeout value can be configured, see consumers doc guide to learn more';
+        this.fail(new AmqpError('PRECONDITION_FAILED', text), { classId: 0, methodId: 0 });
+      },
     });
   }
 
@@ -129,14 +165,14 @@ export class Channel {
 
   // --- the end of it ---
 
-  /** Ends the channel with a reply code. */
-  fail(error: AmqpError): void {
+  /** Ends the channel with a reply code. `cause`: what it is about, if not the newest method. */
+  fail(error: AmqpError, cause = this.#connection.currentMethod): void {
     if (this.#isEnded) return;
     this.isClosing = true;
     this.end();
     const { replyCode, message } = error;
     const replyText = clippedToShortString(message);
-    this.#send({ method: 'channel.close', replyCode, replyText, ...this.#connection.currentMethod });
+    this.#send({ method: 'channel.close', replyCode, replyText, ...cause });
   }
 
   closeAsked(): void {
@@ -154,6 +190,7 @@ export class Channel {
     this.#connection.channelEnded(this);
     this.#vhost.endedCounters.add(this.counters);
     this.#endReplies();
+    this.#ackTimeout.close();
     this.#transaction = undefined;
     const subscriptions = [...this.#deliveries.subscriptions()];
     this.#deliveries.close();
@@ -165,6 +202,7 @@ export class Channel {
     if (this.#isEnded) return;
     this.#deliveries.settle();
     this.#deliveries.refill();
+    this.#ackTimeout.watch();
   }
 
   // --- methods ---

@@ -31,6 +31,7 @@ import type { Engine } from '../../broker/engine.ts';
 import type { QueueReader } from '../../broker/queue-reader.ts';
 import type { QueueRegistry } from '../../broker/queues.ts';
 import { isLoopback, type Transport, type TransportHandler } from '../../broker/server.ts';
+import type { Alarms } from './alarms.ts';
 import { Channel } from './channel.ts';
 import { credentialsOf, MECHANISMS } from './login.ts';
 import { Output, type OutputChunks } from './output.ts';
@@ -67,6 +68,7 @@ export interface DoorParts {
   /** All of the door. */
   readonly connections: ReadonlySet<AmqpConnection>;
   readonly replies: DirectReplies;
+  readonly alarms: Alarms;
   readonly version: string;
   readonly chunks: OutputChunks;
   /** A line for the operator. */
@@ -111,6 +113,8 @@ export class AmqpConnection implements TransportHandler {
   /** Waits of all channels. */
   #waits = 0;
   #parkedBytes = 0;
+  /** It has published while there was an alarm: it is not read until that is over. */
+  isBlocked = false;
   /** The peer has closed it; channels that wait come first. */
   #isFinishing = false;
   #isPaused = false;
@@ -273,7 +277,7 @@ export class AmqpConnection implements TransportHandler {
       this.guard(() => this.#execute(channel.number, channel, type, payload), channel);
     }
     if (count === parked.length) return;
-    if (channel.waits > 0) channel.parked = parked.slice(count);
+    if (channel.waits > 0) channel.parked = [...channel.parked, ...parked.slice(count)];
     else for (const { payload } of parked.slice(count)) this.#parkedBytes -= payload.length + PARKED_OVERHEAD_BYTES;
   }
 
@@ -313,7 +317,7 @@ export class AmqpConnection implements TransportHandler {
   }
 
   #mayRead(): boolean {
-    if (this.isClosed || this.#isFinishing || !this.hasRoom) return false;
+    if (this.isClosed || this.#isFinishing || this.isBlocked || !this.hasRoom) return false;
     if (this.#parkedBytes >= this.parts.options['amqp.parked.bytes.max']) return false;
     const { engine } = this.parts;
     if (engine.hasRoom) return true;
@@ -409,7 +413,25 @@ export class AmqpConnection implements TransportHandler {
     }
     if (method.method === 'channel.open') throw new AmqpError('CHANNEL_ERROR', "second 'channel.open' seen");
     if (method.method === 'channel.close') return channel.closeAsked();
+    if (method.method === 'basic.publish') {
+      const { reason } = this.parts.alarms;
+      if (reason !== undefined) return this.#block(channel, payload, reason);
+    }
     channel.onMethod(method);
+  }
+
+  /** The publish, and everything after it, waits until the alarm is over. */
+  #block(channel: Channel, payload: Buffer, reason: string): void {
+    if (!this.isBlocked && this.can('connection.blocked')) this.send(0, { method: 'connection.blocked', reason });
+    this.isBlocked = true;
+    this.wait(channel, (done) => {
+      this.#park(channel, FRAME_METHOD, payload);
+      this.parts.alarms.whenOver(() => {
+        if (this.isBlocked && this.can('connection.blocked')) this.send(0, { method: 'connection.unblocked' });
+        this.isBlocked = false;
+        done(() => {});
+      });
+    });
   }
 
   #method(payload: Buffer): Method {
@@ -525,6 +547,8 @@ export class AmqpConnection implements TransportHandler {
         'ACCESS_REFUSED',
         `Login was refused using authentication mechanism ${mechanism}. For details see the broker logfile.`,
       );
+      // RabbitMQ names no method here.
+      this.#methodId = 0;
       if (this.can('authentication_failure_close')) return this.fail(refused);
       return this.#end();
     }
@@ -767,6 +791,8 @@ function serverProperties(version: string): Table {
           ['consumer_priorities', yes],
           ['authentication_failure_close', yes],
           ['per_consumer_qos', yes],
+          ['connection.blocked', yes],
+          ['direct_reply_to', yes],
         ],
       },
     ],

@@ -424,6 +424,11 @@ export class Deliveries {
     this.acknowledgeAny(tag === 0 ? Number.MAX_SAFE_INTEGER : tag, isMultiple, kind);
   }
 
+  /** Messages that wait for their ack: the oldest tag of each piece of the line, and its queue. */
+  *unackedQueues(): Iterable<{ readonly queue: Queue; readonly tag: number }> {
+    for (const { holder, tag } of this.#unacked.lowest()) yield { queue: holder.queue, tag };
+  }
+
   /** Whether a message with this tag waits for its ack. */
   awaits(tag: number): boolean {
     return this.#unacked.has(tag);

@@ -185,6 +185,7 @@ export function settingsOf(queue: DeclaredQueue): Map<string, string> {
     throw invalid(queue, 'x-dead-letter-routing-key', `{unacceptable_type,${erlangType(key)}}`);
   number('x-message-ttl', 'ttl.ms', 0);
   number('x-expires', 'expires.ms', 1);
+  number('x-consumer-timeout', 'consumer.timeout.ms', 0);
   number('x-max-length', 'max.messages', 0);
   number('x-max-length-bytes', 'max.bytes', 0);
   if (type === 'quorum' && fieldOf(table, 'x-max-priority') !== undefined) {

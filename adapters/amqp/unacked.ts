@@ -91,6 +91,14 @@ export class Unacked<H> {
     this.#dropDone();
   }
 
+  /** The lowest tag that waits of each run. */
+  *lowest(): Iterable<{ readonly holder: H; readonly tag: number }> {
+    for (let index = this.#first; index < this.#runs.length; index++) {
+      const { holder, firstTag, count, low } = this.#runs[index];
+      if (low < firstTag + count) yield { holder, tag: low };
+    }
+  }
+
   clear(): void {
     this.#runs = [];
     this.#first = 0;

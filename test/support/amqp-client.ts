@@ -8,18 +8,27 @@ import { type MemoryBroker, openMemoryBroker } from './memory-broker.ts';
 
 export interface MemoryAmqp extends MemoryBroker {
   readonly door: AmqpDoor;
+  /** What the alarm of memory looks at. */
+  readonly memoryInUse: { bytes: number };
   /** A peer whose connection has sent nothing yet. */
   peer(remoteHost?: string): AmqpPeer;
 }
 
-export async function openMemoryAmqp(values: Record<string, string | number | boolean> = {}): Promise<MemoryAmqp> {
-  const memory = await openMemoryBroker(values);
+export async function openMemoryAmqp(
+  values: Record<string, string | number | boolean> = {},
+  durability: 'at once' | 'manual' = 'at once',
+): Promise<MemoryAmqp> {
+  const memory = await openMemoryBroker(values, durability);
   const { engine, clock, reports, broker } = memory;
-  const { random, options, topics, queues, queueReader: reader } = broker;
+  const { random, options, topics, queues, queueReader: reader, directory, access } = broker;
   const report = (message: string, error: unknown): void => void reports.push(`${message}: ${String(error)}`);
-  const door = new AmqpDoor({ engine, clock, random, options, topics, queues, reader, report });
+  const memoryInUse = { bytes: 0 };
+  const memoryBytes = (): number => memoryInUse.bytes;
+  const parts = { engine, clock, random, options, topics, queues, directory, access, reader, memoryBytes, report };
+  const door = new AmqpDoor(parts);
   await door.load();
-  return { ...memory, door, peer: (remoteHost) => new AmqpPeer(door, remoteHost) };
+  if (durability === 'manual') engine.sync();
+  return { ...memory, door, memoryInUse, peer: (remoteHost) => new AmqpPeer(door, remoteHost) };
 }
 
 /** What a client sends to open a connection. */
