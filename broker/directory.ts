@@ -31,6 +31,7 @@ export class Directory {
   readonly #state = new DirectoryState();
   readonly #log: StateLog<Change>;
   readonly #listeners: ((changes: readonly Change[]) => void)[] = [];
+  #version = 0;
   readonly users: Users;
   readonly vhosts: Vhosts;
   readonly policies: Policies;
@@ -56,6 +57,11 @@ export class Directory {
     this.#log.commit([firstVhost(), ...firstUser(this.#parts.random, DEFAULT_VHOST)]);
   }
 
+  /** Rises with each change. */
+  get version(): number {
+    return this.#version;
+  }
+
   /** Facts by key. */
   table<Name extends TableName>(name: Name): ReadonlyMap<string, Tables[Name]> {
     return this.#state.table(name);
@@ -65,6 +71,7 @@ export class Directory {
   change(changes: readonly Change[]): Promise<void> {
     if (changes.length > 0) {
       this.#log.commit(changes);
+      this.#version++;
       for (const listener of this.#listeners) listener(changes);
     }
     return this.durable();

@@ -186,6 +186,10 @@ export class TopicRegistry {
     checkNewName(name);
     this.#checkCollision(name);
   }
+  /** Whether another topic's name differs only in '.' and '_'. */
+  collides(name: string): boolean {
+    return this.#state.collision(name) !== undefined;
+  }
   #checkCollision(name: string): void {
     const other = this.#state.collision(name);
     if (other !== undefined)

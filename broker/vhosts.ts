@@ -64,9 +64,12 @@ export class Vhosts {
     return known === undefined;
   }
 
-  /** Ends everything in it, too. False: it was not there. */
+  /** Ends everything in it, too. False: it was not there. INVALID_REQUEST for '/': other doors are in it. */
   async delete(name: string): Promise<boolean> {
     if (!this.#facts.has(name)) return false;
+    if (name === DEFAULT_VHOST) {
+      throw new MillraceError('INVALID_REQUEST', `the vhost '${name}' cannot be deleted: other doors are in it`);
+    }
     const changes: Change[] = OF_VHOST.flatMap((table) => this.#goneOf(table, name));
     await this.#directory.change([{ table: 'vhosts', key: name, fact: undefined }, ...changes]);
     return true;

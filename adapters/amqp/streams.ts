@@ -9,6 +9,7 @@ import { type Table, textField } from '../../protocol/amqp/table.ts';
 import type { Queue, QueueRegistry } from '../../broker/queues.ts';
 import type { Topic, TopicRegistry } from '../../broker/topics.ts';
 import { MessageCounters } from './counters.ts';
+import { DEFAULT_VHOST } from './queue-names.ts';
 import type { AmqpQueue } from './vhost.ts';
 
 const STREAM_ARGUMENTS: Table = [['x-queue-type', textField('stream')]];
@@ -69,6 +70,7 @@ export class StreamViews {
 
   #view(name: string, topic: Topic, partitionIndex: number): AmqpQueue {
     return {
+      vhost: DEFAULT_VHOST,
       name,
       isDurable: true,
       isExclusive: false,

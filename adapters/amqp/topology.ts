@@ -1,6 +1,6 @@
 /**
- * The durable part of a vhost as a state machine on a log of its own: exchanges, bindings and what AMQP knows of queues
- * beyond their settings. Pure; `vhost.ts` runs it. Events tell of one thing each, what follows from it (an exchange that
+ * The durable part of all vhosts as a state machine on a log of its own: exchanges, bindings and what AMQP knows of queues
+ * beyond their settings. Pure; `vhosts.ts` runs it. Events tell of one thing each, what follows from it (an exchange that
  * deletes itself) is an event of its own, so applying needs no rules and events may come twice.
  */
 import { pack, unpack } from 'msgpackr';
@@ -22,16 +22,20 @@ export interface StoredQueue {
   readonly arguments: Table;
 }
 
-export type TopologyEvent =
+/** In one vhost. */
+export type TopologyChange =
   | { readonly kind: 'exchangeDeclared'; readonly exchange: Exchange }
   | { readonly kind: 'exchangeDeleted'; readonly name: string }
   | { readonly kind: 'bound' | 'unbound'; readonly binding: Binding }
   | { readonly kind: 'queueDeclared'; readonly queue: StoredQueue }
   | { readonly kind: 'queueDeleted'; readonly name: string };
 
-const VERSION = 1;
+export type TopologyEvent = TopologyChange & { readonly vhost: string };
 
-export class Topology implements StateMachine<TopologyEvent> {
+const VERSION = 2;
+
+/** What is kept of one vhost. */
+export class VhostTopology {
   readonly exchanges = new Map<string, Exchange>();
   readonly queues = new Map<string, StoredQueue>();
   readonly #bindings = new Map<string, Binding>();
@@ -43,7 +47,7 @@ export class Topology implements StateMachine<TopologyEvent> {
     return this.#bindings.values();
   }
 
-  apply(event: TopologyEvent): void {
+  apply(event: TopologyChange): void {
     switch (event.kind) {
       case 'exchangeDeclared':
         this.exchanges.set(event.exchange.name, event.exchange);
@@ -66,20 +70,55 @@ export class Topology implements StateMachine<TopologyEvent> {
     }
   }
 
-  *live(): Iterable<TopologyEvent> {
+  *live(): Iterable<TopologyChange> {
     for (const exchange of this.exchanges.values()) yield { kind: 'exchangeDeclared', exchange };
     for (const queue of this.queues.values()) yield { kind: 'queueDeclared', queue };
     for (const binding of this.#bindings.values()) yield { kind: 'bound', binding };
   }
 
+  get isEmpty(): boolean {
+    return this.exchanges.size + this.queues.size + this.#bindings.size === 0;
+  }
+}
+
+export class Topology implements StateMachine<TopologyEvent> {
+  readonly #vhosts = new Map<string, VhostTopology>();
+
+  /** Vhosts of which something is kept. */
+  get vhosts(): readonly string[] {
+    return [...this.#vhosts].filter(([, kept]) => !kept.isEmpty).map(([name]) => name);
+  }
+  of(vhost: string): VhostTopology {
+    let kept = this.#vhosts.get(vhost);
+    if (kept === undefined) {
+      kept = new VhostTopology();
+      this.#vhosts.set(vhost, kept);
+    }
+    return kept;
+  }
+  /** The vhost is gone, and everything in it before that. */
+  forget(vhost: string): void {
+    this.#vhosts.delete(vhost);
+  }
+
+  apply(event: TopologyEvent): void {
+    this.of(event.vhost).apply(event);
+  }
+
+  *live(): Iterable<TopologyEvent> {
+    for (const [vhost, kept] of this.#vhosts) for (const change of kept.live()) yield { ...change, vhost };
+  }
+
   encode(event: TopologyEvent, nowMs: number): RecordInit {
-    return { key: null, value: pack([VERSION, event.kind, ...fieldsOf(event)]), timestamp: nowMs };
+    return { key: null, value: pack([VERSION, event.vhost, event.kind, ...fieldsOf(event)]), timestamp: nowMs };
   }
 
   decode(record: DecodedRecord): TopologyEvent {
     const decoded: unknown = record.value === null ? undefined : unpack(record.value);
-    const event = Array.isArray(decoded) && decoded[0] === VERSION ? eventOf(decoded[1], decoded.slice(2)) : undefined;
-    if (event !== undefined) return event;
+    if (Array.isArray(decoded) && decoded[0] === VERSION && typeof decoded[1] === 'string') {
+      const change = changeOf(decoded[2], decoded.slice(3));
+      if (change !== undefined) return { ...change, vhost: decoded[1] };
+    }
     throw new MillraceError(
       'DATA_DIR_FORMAT',
       `the log of exchanges has an event at offset ${record.offset} that this version does not know`,
@@ -92,7 +131,7 @@ function bindingKey({ source, destination, destinationKind, routingKey, argument
   return [source, destinationKind, destination, routingKey, tableBytes(sorted).toString('latin1')].join('\0');
 }
 
-function fieldsOf(event: TopologyEvent): unknown[] {
+function fieldsOf(event: TopologyChange): unknown[] {
   switch (event.kind) {
     case 'exchangeDeclared': {
       const { name, type, isAutoDelete, isInternal, arguments: table } = event.exchange;
@@ -114,8 +153,8 @@ function fieldsOf(event: TopologyEvent): unknown[] {
 }
 
 /** The reverse of `fieldsOf`. The shapes are ours: the record's checksum and version vouch for them. */
-function eventOf(kind: unknown, fields: unknown[]): TopologyEvent | undefined {
-  switch (kind as TopologyEvent['kind']) {
+function changeOf(kind: unknown, fields: unknown[]): TopologyChange | undefined {
+  switch (kind as TopologyChange['kind']) {
     case 'exchangeDeclared': {
       const [name, type, isAutoDelete, isInternal, table] = fields as [string, string, boolean, boolean, Uint8Array];
       const known: ExchangeType | undefined = EXCHANGE_TYPES.find((each) => each === type);

@@ -134,7 +134,8 @@ test('guest comes from loopback only, and with its password', async (t) => {
     ['PLAIN', right, '::ffff:127.0.0.1', undefined],
     ['PLAIN', right, '10.0.0.1', '403 ACCESS_REFUSED'],
     ['PLAIN', Buffer.from('\0guest\0no'), '127.0.0.1', '403 ACCESS_REFUSED'],
-    ['PLAIN', Buffer.from('guest'), '127.0.0.1', '403 ACCESS_REFUSED'],
+    // Who does not say who it is is told nothing.
+    ['PLAIN', Buffer.from('guest'), '127.0.0.1', 'ended'],
     [
       'AMQPLAIN',
       tableBytes([
@@ -144,14 +145,14 @@ test('guest comes from loopback only, and with its password', async (t) => {
       '::1',
       undefined,
     ],
-    ['AMQPLAIN', Buffer.from('nonsense'), '::1', '502 SYNTAX_ERROR'],
-    ['EXTERNAL', right, '::1', '503 COMMAND_INVALID'],
+    ['AMQPLAIN', Buffer.from('nonsense'), '::1', 'ended'],
+    ['EXTERNAL', right, '::1', 'ended'],
   ];
   for (const [mechanism, response, host, refused] of cases) {
     const peer = memory.peer(host);
     peer.send(PROTOCOL_HEADER, startOk(mechanism, response));
     await run(memory);
-    t.is(peer.closeText?.split(' - ')[0], refused);
+    t.is(peer.closeText?.split(' - ')[0] ?? (peer.isEnded ? 'ended' : undefined), refused);
   }
 });
 
@@ -316,7 +317,11 @@ test('any bytes at any state end the connection or are answered, and others go o
     ),
     { numRuns: 300 },
   );
-  t.deepEqual(memory.reports, []);
+  // A login may be among the bytes.
+  t.deepEqual(
+    memory.reports.filter((line) => !line.startsWith('AMQP login')),
+    [],
+  );
   const peer = await opened(memory);
   t.is(peer.methods().at(-1), 'connection.open-ok');
 });
