@@ -178,7 +178,7 @@ export class PartitionLog implements Member, WriteTarget {
     );
   }
 
-  #noteUnsynced({ isFolderNew, syncedBytes }: Unsynced): void {
+  #noteUnsynced({ isFolderNew, syncedBytes, isWrittenHere }: Unsynced): void {
     this.#isFolderSynced = !isFolderNew;
     for (const segment of this.#segments) {
       const from = syncedBytes.get(segment.baseOffset);
@@ -186,7 +186,7 @@ export class PartitionLog implements Member, WriteTarget {
       segment.syncedBytes = from;
       segment.isEntrySynced = false;
       this.#unsynced.add(segment);
-      this.#unsyncedRanges.push({ segment, from, to: segment.writtenBytes });
+      if (!isWrittenHere) this.#unsyncedRanges.push({ segment, from, to: segment.writtenBytes });
     }
   }
 

@@ -4,6 +4,9 @@
  *
  * What is done to segments is done again in the same way: a crash at any moment is harmless. What the journal holds is
  * not synced here. Cuts, and what the journal does not hold, are synced before anybody sees the partition.
+ *
+ * Segments that cannot be read are written again from where the checkpoint ends, if the journal has all of that; else the
+ * partition is fenced.
  */
 import assert from 'node:assert';
 import {
@@ -16,12 +19,12 @@ import {
 import type { PartitionState } from './checkpoint.ts';
 import type { Clock } from './clock.ts';
 import type { DataDir } from './data-dir.ts';
-import { type Disk, writeAll, writeAnew } from './disk.ts';
+import { type Disk, isExhausted, writeAll, writeAnew } from './disk.ts';
 import { type JournalBytes, type JournaledParts, PartReader } from './journaled-parts.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import type { OpenFiles } from './open-files.ts';
 import { offsetFileName, Segment, SEGMENT_ENDINGS } from './segment.ts';
-import { locate } from './segment-reader.ts';
+import { locate, type Place } from './segment-reader.ts';
 import { WalkedBatches } from './walked-batches.ts';
 
 /** What recoveries share. */
@@ -67,6 +70,8 @@ export interface Unsynced {
   isFolderNew: boolean;
   /** By base offset, segments with bytes that are not synced: how many are. */
   syncedBytes: ReadonlyMap<number, number>;
+  /** The rest was written by this process: a sync is enough for it. */
+  isWrittenHere: boolean;
 }
 
 /** Journaled bytes collected before they are compared or appended. */
@@ -85,6 +90,9 @@ interface Append {
   startsSegment: boolean;
   bytes: Buffer;
 }
+
+/** A segment that could not be read, or did not hold what it must. */
+class ReadFailure extends Error {}
 
 export class PartitionRecovery {
   readonly #context: RecoveryContext;
@@ -112,8 +120,13 @@ export class PartitionRecovery {
   /** Parts that follow one another, not yet compared. */
   #pending: Append[] = [];
   #pendingBytes = 0;
+  /** Nothing is read from segments any more. */
+  #isWrittenAgain = false;
 
-  /** `folder`: if the checkpoint does not know it. `endMax`: what lies beyond was never acknowledged, and goes. */
+  /**
+   * `folder`: if the checkpoint does not know it. `endMax`: the journal has everything up to there from where the checkpoint
+   * ends; what lies beyond was never acknowledged, and goes.
+   */
   constructor(
     context: RecoveryContext,
     news: JournalNews,
@@ -135,12 +148,71 @@ export class PartitionRecovery {
 
   /** Undefined if there is nothing of it. */
   async recover(): Promise<RecoveredLog | undefined> {
-    await this.#scan();
-    await this.#replayParts();
-    if (this.#endOffset > this.#endMax && !this.#isFenced) {
-      await this.#cutAt(this.#endMax, 'what follows was never acknowledged');
-    }
+    await this.#fenced(async () => {
+      await this.#scan();
+      await this.#replayParts();
+      if (this.#endOffset > this.#endMax && !this.#isFenced) {
+        await this.#cutAt(this.#endMax, 'what follows was never acknowledged');
+      }
+    });
     return this.#finish();
+  }
+
+  /** Runs `task`. If a segment cannot be read in it, that is written again where it can be, or the partition is fenced. */
+  async #fenced(task: () => Promise<void>): Promise<void> {
+    try {
+      await task();
+    } catch (error) {
+      if (!(error instanceof ReadFailure)) throw error;
+      const isTold = this.#endMax !== Number.POSITIVE_INFINITY;
+      if (isTold && !this.#isWrittenAgain) await this.#fenced(() => this.#writeAgain(error));
+      else this.#fence(error.message);
+    }
+  }
+
+  /** Of the segments only what the checkpoint knows is left; the journal has the rest. */
+  async #writeAgain(failure: ReadFailure): Promise<void> {
+    this.#context.warn(`${this.#name} is written again from the journal: ${failure.message}`);
+    this.#isWrittenAgain = true;
+    for (const segment of this.#segments) await segment.close();
+    this.#segments.length = 0;
+    this.#cut.clear();
+    this.#walked.clear();
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    this.#names = await this.#context.disk.list(this.#path);
+    const present = new Set(this.#names);
+    this.#addKnown(present);
+    this.#epochs.truncateFromEnd(this.#endOffset);
+    for (const segment of this.#segments.slice(0, -1)) segment.isSealed = true;
+    const active = this.#segments.at(-1);
+    if (this.#isFenced) return;
+    if (active !== undefined && present.has(`${offsetFileName(active.baseOffset)}.log`)) await this.#cutKnown(active);
+    await this.#removeBeyond(present);
+    await this.#replayParts();
+  }
+
+  /** Cuts the last segment of the checkpoint there. Its indexes go: they may know more, and are made again when they are used. */
+  async #cutKnown(segment: Segment): Promise<void> {
+    for (const ending of ['.index', '.timeindex']) await this.#context.disk.remove(segment.path + ending);
+    segment.hasIndexFiles = false;
+    this.#isFolderChanged = true;
+    const file = await segment.file.use('write');
+    try {
+      await file.truncate(segment.writtenBytes);
+    } finally {
+      segment.file.done();
+    }
+    this.#cut.add(segment);
+  }
+
+  async #read<T>(path: string, task: () => Promise<T>): Promise<T> {
+    try {
+      return await task();
+    } catch (error) {
+      if (isExhausted(error)) throw error;
+      throw new ReadFailure(`${path} cannot be read: ${String(error)}`, { cause: error });
+    }
   }
 
   get #path(): string {
@@ -245,11 +317,12 @@ export class PartitionRecovery {
       }
       if (sizeBytes === segment.writtenBytes) return true;
       if (sizeBytes < SMALL_BYTES && !segment.hasIndexFiles) segment.isUnindexed = true;
-      else await segment.loadIndexes();
+      else await this.#read(file.path, () => segment.loadIndexes());
       let window = Buffer.allocUnsafe(Math.min(WINDOW_BYTES, sizeBytes - segment.writtenBytes));
       for (;;) {
         const at = segment.writtenBytes;
-        const readBytes = await file.read(window.subarray(0, Math.min(window.length, sizeBytes - at)), at);
+        const target = window.subarray(0, Math.min(window.length, sizeBytes - at));
+        const readBytes = await this.#read(file.path, () => file.read(target, at));
         const wholeBytes = this.#noteWhole(segment, window, readBytes);
         if (at + wholeBytes === sizeBytes) return true;
         if (wholeBytes > 0) continue;
@@ -376,17 +449,21 @@ export class PartitionRecovery {
   async #samePrefix(part: Append): Promise<number> {
     const segment = this.#segments.findLast((candidate) => candidate.baseOffset <= part.baseOffset);
     assert(segment !== undefined);
-    const place = await locate(segment, part.baseOffset);
+    const place = await this.#locate(segment, part.baseOffset);
     if (place === undefined || place.baseOffset !== part.baseOffset) return -1;
     const size = Math.min(part.bytes.length, segment.writtenBytes - place.position);
     const stored = Buffer.allocUnsafe(size);
     const file = await segment.file.use('read');
     try {
-      await file.read(stored, place.position);
+      await this.#read(file.path, () => file.read(stored, place.position));
     } finally {
       segment.file.done();
     }
     return stored.equals(part.bytes.subarray(0, size)) ? size : -1;
+  }
+
+  #locate(segment: Segment, offset: number): Promise<Place | undefined> {
+    return this.#read(segment.file.path, () => locate(segment, offset));
   }
 
   /** The journal is right: what the segments have from `offset` on is not what was acknowledged. */
@@ -406,7 +483,7 @@ export class PartitionRecovery {
     this.#epochs.truncateFromEnd(offset);
     if (segment === undefined) return;
     segment.isSealed = false;
-    const place = await locate(segment, offset);
+    const place = await this.#locate(segment, offset);
     if (place === undefined) return;
     await segment.cut(place.position, place.baseOffset);
     const file = await segment.file.use('write');
@@ -434,7 +511,8 @@ export class PartitionRecovery {
       this.#segments.push(segment);
     }
     assert(segment.writtenOffset === baseOffset);
-    if (segment.writtenBytes >= SMALL_BYTES || segment.hasIndexFiles) await segment.loadIndexes();
+    const isIndexed = segment.writtenBytes >= SMALL_BYTES || segment.hasIndexFiles;
+    if (isIndexed && !this.#isWrittenAgain) await this.#read(segment.file.path, () => segment.loadIndexes());
     else segment.isUnindexed = true;
     const file = await segment.file.use('write');
     try {
@@ -475,7 +553,11 @@ export class PartitionRecovery {
         producersOffset: this.#state?.producersOffset ?? 0,
         segments,
       },
-      unsynced: { isFolderNew: this.#isFolderMade || this.#state === undefined, syncedBytes: this.#syncedBytes },
+      unsynced: {
+        isFolderNew: this.#isFolderMade || this.#state === undefined,
+        syncedBytes: this.#syncedBytes,
+        isWrittenHere: this.#isWrittenAgain,
+      },
       segments: this.#segments,
       names: this.#names,
     };

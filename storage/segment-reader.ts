@@ -49,7 +49,7 @@ class HeaderWalk {
 
   async next(): Promise<Place | undefined> {
     const at = this.position;
-    const { writtenBytes, file } = this.#segment;
+    const { writtenBytes, writtenOffset, file } = this.#segment;
     if (at >= writtenBytes) return undefined;
     if (at < this.#windowStart || at + BATCH_HEADER_BYTES > this.#windowStart + this.#windowSize) {
       const wanted = Math.min(WINDOW_BYTES, writtenBytes - at);
@@ -63,12 +63,16 @@ class HeaderWalk {
     if (sizeBytes < BATCH_HEADER_BYTES || at + sizeBytes > writtenBytes) {
       throw new Error(`${file.path}: batch of ${sizeBytes} bytes at ${at}, ${writtenBytes - at} are left`);
     }
+    const lastOffset = batchLastOffset(this.window, inWindow);
+    if (lastOffset >= writtenOffset) {
+      throw new Error(`${file.path}: batch up to offset ${lastOffset} at ${at}, expected the end at ${writtenOffset}`);
+    }
     this.position = at + sizeBytes;
     return {
       position: at,
       sizeBytes,
       baseOffset: batchBaseOffset(this.window, inWindow),
-      lastOffset: batchLastOffset(this.window, inWindow),
+      lastOffset,
       recordCount: batchRecordCount(this.window, inWindow),
       maxTimestamp: batchMaxTimestamp(this.window, inWindow),
     };

@@ -194,8 +194,8 @@ export const mutants: readonly Mutant[] = [
     changes: [
       {
         file: 'storage/partition-log.js',
-        from: '#noteUnsynced({ isFolderNew, syncedBytes }) {',
-        to: '#noteUnsynced({ isFolderNew, syncedBytes }) { if (syncedBytes) return;',
+        from: '#noteUnsynced({ isFolderNew, syncedBytes, isWrittenHere }) {',
+        to: '#noteUnsynced({ isFolderNew, syncedBytes, isWrittenHere }) { if (syncedBytes) return;',
       },
     ],
   },

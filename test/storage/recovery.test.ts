@@ -112,6 +112,59 @@ test('a direct write that was never acknowledged is cut before anything takes it
   await next.clock.settle(again.close());
 });
 
+const unreadable = (): Error => Object.assign(new Error('EIO: i/o error, read'), { code: 'EIO' });
+
+test('a segment that cannot be read after a start is written again from the journal', async (t) => {
+  const at = world(new SimDisk({ image: await killed(three, 100) }));
+  at.disk.hold('read', 'topic-1-0/').open(unreadable());
+  const engine = await at.clock.settle(openLogEngine(at));
+  for (const number of three) {
+    const log = openedLog(engine, number);
+    await at.clock.settle(Promise.resolve(log.prepare()));
+    await append(engine, at.clock, [number], ['d']);
+    t.deepEqual(await at.clock.settle(valuesFrom(log, 0)), ['a', 'b', 'c', 'd']);
+  }
+  t.regex(at.warnings.join(), /topic-1-0 is written again from the journal: .*EIO/);
+  await at.clock.settle(engine.close());
+  const again = await at.clock.settle(openLogEngine({ ...at, disk: new GatedDisk(at.sim) }));
+  t.deepEqual(await at.clock.settle(valuesFrom(openedLog(again, 1), 0)), ['a', 'b', 'c', 'd']);
+  await at.clock.settle(again.close());
+});
+
+test('a segment that cannot be read at all costs its partition until the next start, and nothing that was acknowledged', async (t) => {
+  const at = world(new SimDisk({ image: await killed(three, 100) }));
+  for (let count = 0; count < 100; count++) at.disk.hold('read', 'topic-1-0/').open(unreadable());
+  const engine = await at.clock.settle(openLogEngine(at));
+  await at.clock.settle(engine.checkpoint(false));
+  await t.throwsAsync(at.clock.settle(valuesFrom(openedLog(engine, 1), 0)), { code: 'KAFKA_STORAGE_ERROR' });
+  t.true(openedLog(engine, 1).isFenced);
+  await at.clock.settle(Promise.resolve(openedLog(engine, 2).prepare()));
+  await append(engine, at.clock, [2], ['d']);
+  t.deepEqual(await at.clock.settle(valuesFrom(openedLog(engine, 2), 0)), ['a', 'b', 'c', 'd']);
+  await at.clock.settle(engine.close());
+  const again = await at.clock.settle(openLogEngine({ ...at, disk: new GatedDisk(at.sim) }));
+  t.deepEqual(await at.clock.settle(valuesFrom(openedLog(again, 1), 0)), ['a', 'b', 'c']);
+  await at.clock.settle(again.close());
+});
+
+test('a segment that was written directly and cannot be read at the start fences its partition, and no other', async (t) => {
+  const at = world();
+  const engine = await at.clock.settle(openLogEngine(at));
+  await append(engine, at.clock, three, ['a']);
+  openedLog(engine, 1).append(valueBatch('direct', 100_000), waited);
+  await at.clock.settle(whenDurable(engine));
+  const image = at.sim.image().afterKill(new SimRandom(2));
+  await at.clock.settle(engine.close());
+
+  const next = world(new SimDisk({ image }));
+  next.disk.hold('read', 'topic-1-0/').open(unreadable());
+  const again = await next.clock.settle(openLogEngine(next));
+  t.true(openedLog(again, 1).isFenced);
+  t.throws(() => openedLog(again, 1).append(valueBatch('b'), waited), { code: 'KAFKA_STORAGE_ERROR' });
+  t.deepEqual(await next.clock.settle(valuesFrom(openedLog(again, 2), 0)), ['a']);
+  await next.clock.settle(again.close());
+});
+
 test('a partition that was deleted before it was looked at takes its folder with it', async (t) => {
   const at = world(new SimDisk({ image: await killed(three, 0) }));
   const engine = await at.clock.settle(openLogEngine(at));

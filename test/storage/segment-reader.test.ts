@@ -25,3 +25,30 @@ test('a range of a file that ends in the middle of a batch is read in pieces sma
   }
   await clock.settle(engine.close());
 });
+
+test('a batch that says it ends beyond the end of the log fences its partition', async (t) => {
+  const clock = new SimClock();
+  const disk = new SimDisk();
+  const warnings: string[] = [];
+  const world = { disk, clock, random: new SimRandom(1), warnings };
+  let engine = await clock.settle(openLogEngine(world));
+  let log = openLog(engine);
+  const sizes = [0, 1, 2].map((index) => {
+    const batch = valueBatch(`value-${index}`);
+    log.append(batch, waited);
+    return batch.length;
+  });
+  await clock.settle(whenDurable(engine));
+  await clock.settle(engine.close());
+  const { folder } = log;
+  const file = await disk.open(`data/${folder ?? ''}/00000000000000000000.log`, 'write');
+  // The last byte of the last batch's last offset delta.
+  await file.write([Buffer.from([9])], sizes[0] + sizes[1] + 26);
+  await file.close();
+  engine = await clock.settle(openLogEngine(world));
+  log = openLog(engine);
+  await t.throwsAsync(async () => log.read(2, 100_000, { wholeFirst: true }), { code: 'KAFKA_STORAGE_ERROR' });
+  t.true(log.isFenced);
+  t.regex(warnings.join(), /batch up to offset 11 at \d+, expected the end at 3/);
+  await clock.settle(engine.close());
+});
