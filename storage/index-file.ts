@@ -12,6 +12,8 @@ import { readInt64, writeInt64 } from '../protocol/bytes.ts';
 const OFFSET_ENTRY_BYTES = 8;
 const TIME_ENTRY_BYTES = 12;
 
+const noBytes = Buffer.alloc(0);
+
 /** Common part: a growing array of fixed-size entries as they are in the file. */
 class Entries {
   readonly #entryBytes: number;
@@ -20,7 +22,7 @@ class Entries {
 
   constructor(entryBytes: number, bytes?: Buffer) {
     this.#entryBytes = entryBytes;
-    this.bytes = bytes ?? Buffer.alloc(0);
+    this.bytes = bytes ?? noBytes;
     this.count = Math.floor(this.bytes.length / entryBytes);
   }
 
@@ -28,7 +30,8 @@ class Entries {
   add(): number {
     const at = this.count * this.#entryBytes;
     if (at + this.#entryBytes > this.bytes.length) {
-      const grown = Buffer.allocUnsafe(Math.max(16 * this.#entryBytes, this.bytes.length * 2));
+      // Not from the pool: a few bytes that stay would keep a whole piece of it, in each of a thousand partitions.
+      const grown = Buffer.allocUnsafeSlow(Math.max(16 * this.#entryBytes, this.bytes.length * 2));
       this.bytes.copy(grown, 0, 0, at);
       this.bytes = grown;
     }

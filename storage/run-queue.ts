@@ -9,7 +9,10 @@
 import assert from 'node:assert';
 import { batchBaseOffset, batchLastOffset, batchSizeBytes } from '../protocol/record-batch.ts';
 import type { LogSlice } from './log.ts';
-import type { Run, RunOwner, Slab, TailCache } from './tail-cache.ts';
+import { noRun, type Run, type RunOwner, type Slab, type TailCache } from './tail-cache.ts';
+
+/** Places of so many forgotten runs are taken out of the list together. */
+const FORGOTTEN_MIN = 16;
 
 const nothing: LogSlice = { chunks: [], sizeBytes: 0, release() {} };
 
@@ -58,8 +61,9 @@ export class RunQueue {
   forget(run: Run): void {
     assert(this.#runs[this.#oldest] === run);
     assert(this.#oldest < this.#unwritten);
+    this.#runs[this.#oldest] = noRun;
     this.#oldest++;
-    if (this.#oldest < 64 || this.#oldest * 2 < this.#runs.length) return;
+    if (this.#oldest < FORGOTTEN_MIN || this.#oldest * 2 < this.#runs.length) return;
     this.#runs.splice(0, this.#oldest);
     this.#unwritten -= this.#oldest;
     this.#undurable -= this.#oldest;

@@ -67,6 +67,12 @@ export class Run {
   }
 }
 
+/** What free runs belong to: they must not keep a partition that is deleted, nor a slab that is given up. */
+const nobody: RunOwner = { forgetOldestRun() {} };
+const noSlab = new Slab(0);
+/** Stands where a run was that is used elsewhere by now. */
+export const noRun = new Run(nobody, noSlab);
+
 /** Continues the fingerprint of a run by the CRC of its next batch: different CRCs give different digests. */
 export function runDigest(digest: number, batchCrc: number): number {
   return (Math.imul(digest, 0x01000193) + batchCrc) >>> 0;
@@ -172,6 +178,8 @@ export class TailCache {
       }
       for (const run of slab.runs) {
         run.owner.forgetOldestRun(run);
+        run.owner = nobody;
+        run.slab = noSlab;
         if (this.#freeRuns.length < FREE_RUNS_MAX) this.#freeRuns.push(run);
       }
       this.#runCount -= slab.runs.length;
