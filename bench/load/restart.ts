@@ -18,6 +18,8 @@ const RECORD_BYTES = 1000;
 const RESTART_PARTITIONS = 2000;
 /** A kill comes when the journal is this full, or after the time below. */
 const JOURNAL_FULL = 0.9;
+/** `journal.files` times `journal.file.bytes`: with no checkpoint before that, the journal gets as full as it can. */
+const JOURNAL_BYTES_MAX = 3 * 128 * 1024 * 1024;
 const LOAD_MS_MAX = 20_000;
 const POLL_MS = 20;
 const MIB = 1024 * 1024;
@@ -81,15 +83,16 @@ async function restartWithData(context: Context): Promise<void> {
   const { jars } = context;
   if (!jars) return console.log('The restart with 5 GB needs the tools of Apache Kafka.');
   const folder = path.join(context.dataDir, context.fresh('restart'));
-  let millrace = await context.millrace('millrace synced', {}, folder);
+  const settings = { 'journal.checkpoint.bytes': JOURNAL_BYTES_MAX };
+  let millrace = await context.millrace('millrace synced', settings, folder);
   const topic = context.fresh('restart');
   await withWire(millrace.port, (wire) => wire.createTopic(topic, 6));
   const records = context.scaled(STORED_RECORDS);
   await producerPerformance(jars, { port: millrace.port, topic, records, recordBytes: RECORD_BYTES, acks: '1' });
   for (let round = 1; round <= context.rounds; round++) {
-    const journalMib = await killUnderLoad(millrace, topic, 6);
+    const journalMib = await killUnderLoad(millrace, topic, 6, JOURNAL_BYTES_MAX);
     const storedGib = Math.round(((await folderBytes(folder)) / GIB) * 10) / 10;
-    millrace = await context.millrace('millrace synced', {}, folder);
+    millrace = await context.millrace('millrace synced', settings, folder);
     const { readyMs, pid } = millrace;
     const figures = { readyMs, journalMib, storedGib, ...memory(pid) };
     context.record(
@@ -121,8 +124,16 @@ const peak = <T extends { peakMib: number }>({ peakMib, ...rest }: T): Omit<T, '
   peakRssMib: peakMib,
 });
 
-/** Writes until the journal is about as full as it gets, then kill -9 in the middle of it. Answers MiB in the journal. */
-async function killUnderLoad(millrace: Millrace, topic: string, partitions: number): Promise<number> {
+/**
+ * Writes until the journal is about as full as it gets (`fullBytes`; by default as it was before), then kill -9 in the middle
+ * of it. Answers MiB in the journal.
+ */
+async function killUnderLoad(
+  millrace: Millrace,
+  topic: string,
+  partitions: number,
+  fullBytes?: number,
+): Promise<number> {
   const { port } = millrace;
   const load = measureOutstanding({
     port,
@@ -136,11 +147,13 @@ async function killUnderLoad(millrace: Millrace, topic: string, partitions: numb
   }).catch(() => undefined); // It ends with the broker.
   let highest = 0;
   let journal = 0;
-  for (let waitedMs = 0; waitedMs < LOAD_MS_MAX / 2; waitedMs += POLL_MS) {
+  const waitedMsMax = fullBytes === undefined ? LOAD_MS_MAX / 2 : LOAD_MS_MAX;
+  for (let waitedMs = 0; waitedMs < waitedMsMax; waitedMs += POLL_MS) {
     await sleep(POLL_MS);
     journal = journalBytes(await millrace.metrics());
     // In the first half of the time learn how far it goes.
-    if (waitedMs > LOAD_MS_MAX / 4 && journal >= highest * JOURNAL_FULL) break;
+    const isLearnt = fullBytes !== undefined || waitedMs > LOAD_MS_MAX / 4;
+    if (isLearnt && journal >= (fullBytes ?? highest) * JOURNAL_FULL) break;
     highest = Math.max(highest, journal);
   }
   await millrace.kill();
