@@ -14,10 +14,14 @@ export interface FileConfig {
   readonly options: Readonly<Record<string, string | number | boolean>>;
 }
 
-/** Default addresses of the doors. AMQP and SQS are off until all of them is built (docs/amqp.md, docs/sqs.md). */
+/**
+ * Default addresses of the doors. AMQP, its management API and SQS are off until all of them is built (docs/amqp.md,
+ * docs/management.md, docs/sqs.md).
+ */
 export const doorDefaults: Readonly<Record<string, string>> = {
   kafka: '127.0.0.1:9092',
   amqp: 'off',
+  management: 'off',
   sqs: 'off',
   http: '127.0.0.1:8080',
 };

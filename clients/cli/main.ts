@@ -4,11 +4,12 @@
  * clear line and an exit code (docs/operating.md lists them). A command's own code is loaded only when it is run, so
  * that `serve` does not load the others and none of them load the broker.
  */
-import { readFileSync, realpathSync } from 'node:fs';
+import { realpathSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { MillraceError } from '../../protocol/errors.ts';
 import { CommandFailure, type Command, UsageError, commandHelp, exitCodes, parseCommand } from './command.ts';
 import { type Io, OutputClosed, processIo } from './io.ts';
+import { version } from './version.ts';
 
 interface Group {
   readonly summary: string;
@@ -137,18 +138,6 @@ function groupHelp(name: string, commands: Readonly<Record<string, Command>>): s
   const width = Math.max(...Object.keys(commands).map((word) => word.length));
   const lines = Object.entries(commands).map(([word, { summary }]) => `  ${word.padEnd(width)}  ${summary}`);
   return `Usage: millrace ${name} COMMAND [flags]\n\nCommands:\n${lines.join('\n')}\n\n'millrace ${name} COMMAND --help' explains one.\n`;
-}
-
-function version(): string {
-  for (const up of ['../../package.json', '../../../package.json', '../../../../package.json']) {
-    try {
-      const found: { name?: string; version: string } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8'));
-      if (found.name === 'millrace') return found.version;
-    } catch {
-      // Not there: a build folder lies deeper than `dist`.
-    }
-  }
-  return '(unknown version)';
 }
 
 // Only when started as a program, under whatever link; tests import this file.

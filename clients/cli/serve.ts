@@ -9,6 +9,7 @@ import { MillraceError } from '../../protocol/errors.ts';
 import { type Args, type Command, CommandFailure, type Flag, UsageError, exitCodes, keyValue } from './command.ts';
 import { DATA_DIR_DEFAULT, type FileConfig, doorDefaults, exampleConfig, readConfigFile } from './config-file.ts';
 import type { Io } from './io.ts';
+import { version } from './version.ts';
 
 /** Signals that come within this time are one: npm and the terminal both deliver a Ctrl-C. */
 const SAME_SIGNAL_MS = 250;
@@ -28,6 +29,7 @@ const DISK_ERRORS = new Set([
 
 const DOOR_NOTES: Readonly<Record<string, string>> = {
   amqp: '; a first part of AMQP 0-9-1, see docs/amqp.md',
+  management: "; RabbitMQ's management HTTP API, see docs/management.md",
   sqs: '; Amazon SQS, see docs/sqs.md',
 };
 
@@ -102,6 +104,7 @@ function brokerConfig(args: Args, file: FileConfig | undefined, log: (line: stri
     doors,
     options,
     insecure: args.has('insecure') || file?.insecure === true,
+    version: version(),
     log,
   };
 }
