@@ -51,6 +51,8 @@ interface Receive {
   readonly lockMs: number;
   readonly attemptId: string | undefined;
   isClosed: boolean;
+  /** When its messages were taken: the same messages have the same handles. */
+  takenMs: number;
 }
 
 /** Messages that are locked for a request. */
@@ -98,6 +100,7 @@ export class Receiver {
       lockMs,
       attemptId: input.ReceiveRequestAttemptId,
       isClosed: false,
+      takenMs: 0,
     };
     const withdraw = call.whenClosed(() => {
       receive.isClosed = true;
@@ -119,6 +122,7 @@ export class Receiver {
         taken = await this.#wait(receive, messagesMax, leftMs);
       }
       if (taken.length === 0) return [];
+      receive.takenMs = this.#parts.clock.now();
       this.#keepAttempt(receive, taken);
       await this.#parts.book.durable();
       const messages = await this.#read(receive, taken);
@@ -224,8 +228,7 @@ export class Receiver {
   }
 
   #message(receive: Receive, partition: QueuePartition, record: QueuedRecord, receiveCount: number): Message {
-    const { target, call, wanted } = receive;
-    const receivedMs = this.#parts.clock.now();
+    const { target, call, wanted, takenMs: receivedMs } = receive;
     const { offset } = record;
     const receiptHandle = this.#parts.receipts.seal({
       topicId: target.queue.topic.id,
@@ -260,9 +263,8 @@ export class Receiver {
 
   // --- ReceiveRequestAttemptId ---
 
-  #keepAttempt({ target, attemptId }: Receive, taken: readonly Taken[]): void {
+  #keepAttempt({ target, attemptId, takenMs }: Receive, taken: readonly Taken[]): void {
     if (attemptId === undefined) return;
-    const { book, clock } = this.#parts;
     const messages: TakenMessage[] = [];
     for (const { partition, runs } of taken) {
       for (const { firstOffset, lastOffset, acquiredCount } of runs) {
@@ -277,8 +279,8 @@ export class Receiver {
       }
     }
     this.#forgetAttempts();
-    const attempt = { topicId: target.queue.topic.id, attemptId, atMs: clock.now(), taken: messages };
-    book.commit([{ kind: 'attempt', attempt }]);
+    const attempt = { topicId: target.queue.topic.id, attemptId, atMs: takenMs, taken: messages };
+    this.#parts.book.commit([{ kind: 'attempt', attempt }]);
   }
 
   /** The log forgets them when it is written anew. */
@@ -309,6 +311,7 @@ export class Receiver {
       const run = { firstOffset: offset, lastOffset: offset, acquiredCount: receiveCount, failedCount: 0 };
       taken.push({ owner: lock.owner, partition, runs: [run] });
     }
+    receive.takenMs = attempt.atMs;
     if (receive.lockMs > 0) {
       const untilMs = nowMs + receive.lockMs;
       for (const { partition, runs } of taken) {

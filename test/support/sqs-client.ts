@@ -3,6 +3,7 @@
  * requests in either protocol and holds every answer against the model.
  */
 import assert from 'node:assert';
+import type { ActionName, Output } from '../../protocol/sqs/actions.ts';
 import { faultsOf, serviceModel } from '../protocol/sqs/service-model.ts';
 
 export type Protocol = 'json' | 'query';
@@ -20,43 +21,68 @@ export interface SqsAnswer {
   readonly text: string;
 }
 
-export class SqsClient {
-  readonly endpoint: string;
-  readonly protocol: Protocol;
+/** A request on its way: the answer's status, headers and text. */
+export type Exchange = (request: {
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
+}) => Promise<{ readonly status: number; readonly headers: Headers; readonly text: string }>;
 
-  constructor(endpoint: string, protocol: Protocol) {
-    this.endpoint = endpoint;
+/** Over a socket. */
+export const overHttp =
+  (endpoint: string): Exchange =>
+  async ({ path, headers, body }) => {
+    const response = await fetch(`${endpoint}${path}`, { method: 'POST', headers, body });
+    return { status: response.status, headers: response.headers, text: await response.text() };
+  };
+
+export class SqsClient {
+  readonly protocol: Protocol;
+  readonly #exchange: Exchange;
+
+  constructor(exchange: Exchange, protocol: Protocol) {
+    this.#exchange = exchange;
     this.protocol = protocol;
   }
 
   /** The answer, which must be as the model has it. `path`: default `/`. */
   async ask(action: string, input: object = {}, { path = '/' }: { path?: string } = {}): Promise<SqsAnswer> {
-    const response = await fetch(`${this.endpoint}${path}`, {
-      method: 'POST',
-      ...(this.protocol === 'json'
+    const request =
+      this.protocol === 'json'
         ? {
             headers: { 'content-type': 'application/x-amz-json-1.0', 'x-amz-target': `AmazonSQS.${action}` },
             body: JSON.stringify(input),
           }
-        : {
-            headers: { 'content-type': 'application/x-www-form-urlencoded' },
-            body: formOf(action, input),
-          }),
-    });
-    return answerOf(action, this.protocol, response);
+        : { headers: { 'content-type': 'application/x-www-form-urlencoded' }, body: formOf(action, input) };
+    return answerOf(action, this.protocol, await this.#exchange({ path, ...request }));
   }
 
   /** The output; throws with the error's name if there is one. */
-  async call(action: string, input: object = {}): Promise<Record<string, any>> {
+  async call<Name extends ActionName>(action: Name, input: object = {}): Promise<Answer<Name>> {
     const { output, error, message } = await this.ask(action, input);
     if (error !== undefined) throw new Error(`${action}: ${error}: ${message}`);
-    return output;
+    // Held against the model by `ask`.
+    return output as Answer<Name>;
   }
 }
 
-async function answerOf(action: string, protocol: Protocol, response: Response): Promise<SqsAnswer> {
-  const { status, headers } = response;
-  const text = await response.text();
+/** An output as JSON has it: maps are objects and bytes are base64. */
+type Plain<T> = T extends Buffer
+  ? string
+  : T extends ReadonlyMap<string, infer V>
+    ? Readonly<Record<string, Plain<V>>>
+    : T extends readonly (infer V)[]
+      ? readonly Plain<V>[]
+      : T extends object
+        ? { readonly [K in keyof T]: Plain<T[K]> }
+        : T;
+export type Answer<Name extends ActionName> = Plain<Output<Name>>;
+
+function answerOf(
+  action: string,
+  protocol: Protocol,
+  { status, headers, text }: Awaited<ReturnType<Exchange>>,
+): SqsAnswer {
   assert.match(headers.get('x-amzn-requestid') ?? '', /^[0-9a-f-]{36}$/, 'every answer has a request id');
   const base = { status, headers, text };
   if (protocol === 'json') {
