@@ -6,11 +6,13 @@
  * change. The first start makes vhost '/' and user guest, who is an administrator there and comes in from loopback only.
  */
 import type { Clock, Random } from '../storage/clock.ts';
+import type { Disk } from '../storage/disk.ts';
 import type { Options } from './config.ts';
 import { type Change, DirectoryState, type TableName, type Tables } from './directory-state.ts';
 import type { Engine } from './engine.ts';
 import { Parameters } from './parameters.ts';
 import { Policies } from './policies.ts';
+import { SealedSecrets } from './sealed-secrets.ts';
 import { StateLog } from './state-log.ts';
 import { stateLogConfig } from './topics.ts';
 import { firstUser, Users } from './users.ts';
@@ -24,6 +26,8 @@ export interface DirectoryParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly options: Options;
+  /** Where the key lies that seals secrets. Default: nowhere, and it is another one with each start. */
+  readonly files?: { readonly disk: Disk; readonly dataDir: string } | undefined;
 }
 
 export class Directory {
@@ -45,7 +49,7 @@ export class Directory {
     const commitBytesMax = Math.floor(options['journal.entry.bytes'] / 2);
     this.#log = new StateLog(engine, partition, this.#state, clock, commitBytesMax);
     this.vhosts = new Vhosts(this);
-    this.users = new Users(this, parts);
+    this.users = new Users(this, { ...parts, secrets: new SealedSecrets(parts.files, parts.random) });
     this.policies = new Policies(this);
     this.parameters = new Parameters(this);
   }
@@ -53,6 +57,7 @@ export class Directory {
   /** Once, before anybody is let in. */
   async load(): Promise<void> {
     await this.#log.load();
+    await this.users.load();
     if (this.#state.size > 0) return;
     this.#log.commit([firstVhost(), ...firstUser(this.#parts.random, DEFAULT_VHOST)]);
   }

@@ -267,7 +267,7 @@ export async function openCoordinators({
   /** Where attribute indexes of queues are kept over a restart. Default: nowhere. */
   files?: { disk: Disk; dataDir: string };
 }): Promise<Pick<Broker, 'topics' | 'groups' | 'queues' | 'queueCommands' | 'queueReader' | 'directory' | 'access'>> {
-  const directory = new Directory({ engine, clock, random, options });
+  const directory = new Directory({ engine, clock, random, options, files });
   await directory.load();
   const access = new DirectoryAccess(directory);
   const topics = new TopicRegistry({ engine, clock, random, options });

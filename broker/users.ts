@@ -12,10 +12,12 @@ import {
   type HashingAlgorithm,
   keyOf,
   type Permission,
+  type StoredKey,
   type StoredUser,
   type TopicPermission,
 } from './directory-state.ts';
 import type { Directory } from './directory.ts';
+import type { SealedSecrets } from './sealed-secrets.ts';
 import { checkNamePattern } from './name-pattern.ts';
 import { DEFAULT_ALGORITHM, hashingAlgorithm, isPasswordHash, passwordHash, passwordMatches } from './password-hash.ts';
 import { changedLimits, checkName } from './vhosts.ts';
@@ -47,6 +49,12 @@ export interface AccessKey {
   readonly createdMs: number;
 }
 
+const KEY_PREFIX = 'AKIA';
+const KEY_LETTERS = 16;
+const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
+const KEY_ID = /^\w{4,128}$/;
+const SECRET_BYTES = 30;
+const SECRET_CHARACTERS_MAX = 256;
 const LIMITS: readonly string[] = ['max-connections', 'max-channels'];
 /** RabbitMQ's `loopback_users`. */
 const LOOPBACK_USERS: ReadonlySet<string> = new Set(['guest']);
@@ -81,11 +89,21 @@ export class Users {
   readonly #directory: Directory;
   readonly #random: Random;
   readonly #clock: Clock;
+  readonly #secrets: SealedSecrets;
 
-  constructor(directory: Directory, parts: { readonly random: Random; readonly clock: Clock }) {
+  constructor(
+    directory: Directory,
+    parts: { readonly random: Random; readonly clock: Clock; readonly secrets: SealedSecrets },
+  ) {
     this.#directory = directory;
     this.#random = parts.random;
     this.#clock = parts.clock;
+    this.#secrets = parts.secrets;
+  }
+
+  /** Once, after the facts: what is sealed can be opened. */
+  async load(): Promise<void> {
+    if (this.#directory.table('keys').size > 0) await this.#secrets.load();
   }
 
   // --- who there is ---
@@ -240,23 +258,47 @@ export class Users {
 
   /** The key with its secret, for checking a signature; undefined if there is none of this id. */
   accessKey(id: string): (AccessKey & { readonly secret: string }) | undefined {
-    void id;
-    return undefined;
+    const key = this.#directory.table('keys').get(id);
+    const secret = key && this.#secrets.open(key.sealedSecret);
+    return key && secret !== undefined ? { ...shownKey(key), secret } : undefined;
   }
   /** Of one user or all, without their secrets. */
   accessKeys(user?: string): readonly AccessKey[] {
     return [...this.#directory.table('keys').values()]
       .filter((key) => key.user === (user ?? key.user))
-      .map(({ id, user: owner, createdMs }) => ({ id, user: owner, createdMs }));
+      .map(shownKey)
+      .sort((a, b) => (a.id < b.id ? -1 : 1));
   }
   /** Makes one, or takes one that was made elsewhere. The answer is the only one that tells the secret. USER_NOT_FOUND, INVALID_REQUEST. */
   async createAccessKey(
     user: string,
     given?: { readonly id: string; readonly secret: string },
   ): Promise<AccessKey & { readonly secret: string }> {
-    await this.#directory.durable();
-    return { id: given?.id ?? '', user, createdMs: this.#clock.now(), secret: given?.secret ?? '' };
+    this.required(user);
+    const id = given?.id ?? `${KEY_PREFIX}${this.#letters(KEY_LETTERS)}`;
+    const secret = given?.secret ?? Buffer.from(this.#random.fill(new Uint8Array(SECRET_BYTES))).toString('base64');
+    if (!KEY_ID.test(id)) {
+      throw new MillraceError('INVALID_REQUEST', 'the id of an access key has 4 to 128 letters, digits or underscores');
+    }
+    if (secret === '' || secret.length > SECRET_CHARACTERS_MAX) {
+      throw new MillraceError('INVALID_REQUEST', `a secret has 1 to ${SECRET_CHARACTERS_MAX} characters`);
+    }
+    await this.#secrets.ready();
+    // Looked at again: others went on meanwhile.
+    this.required(user);
+    if (this.#directory.table('keys').has(id)) {
+      throw new MillraceError('INVALID_REQUEST', `there is an access key '${id}' already`);
+    }
+    const fact = { id, user, sealedSecret: this.#secrets.seal(secret), createdMs: this.#clock.now() };
+    await this.#directory.change([{ table: 'keys', key: id, fact }]);
+    return { ...shownKey(fact), secret };
   }
+
+  /** As AWS writes ids: 32 of them, so that none is likelier than another. */
+  #letters(count: number): string {
+    return Array.from(this.#random.fill(new Uint8Array(count)), (byte) => LETTERS[byte % LETTERS.length]).join('');
+  }
+
   /** False: there was none. */
   async deleteAccessKey(id: string): Promise<boolean> {
     if (!this.#directory.table('keys').has(id)) return false;
@@ -267,6 +309,10 @@ export class Users {
 
 function shown({ name, tags, limits }: StoredUser): User {
   return { name, tags, limits };
+}
+
+function shownKey({ id, user, createdMs }: StoredKey): AccessKey {
+  return { id, user, createdMs };
 }
 
 function selected<Fact extends { readonly user: string; readonly vhost: string }>(

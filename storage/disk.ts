@@ -6,8 +6,8 @@
  * throws them (`code`: ENOENT, ENOSPC, EIO …). Nothing here retries.
  */
 
-/** `read`: must exist. `write`: made if missing, read and write. `synced`: as `write`, opened O_DSYNC: a write that has ended is on the platter. */
-export type OpenMode = 'read' | 'write' | 'synced';
+/** `read`: must exist. `write`: made if missing, read and write. `synced`: as `write`, opened O_DSYNC: a write that has ended is on the platter. `private`: as `write`, one that is made is for its owner only. */
+export type OpenMode = 'read' | 'write' | 'synced' | 'private';
 
 export interface DiskFile {
   readonly path: string;

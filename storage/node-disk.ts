@@ -42,7 +42,7 @@ export class NodeDisk implements Disk {
         : fs.constants.O_RDWR | fs.constants.O_CREAT | (isSynced ? (this.#synchronousFlag ?? 0) : 0);
     const syncsByCall = isSynced && this.#synchronousFlag === undefined;
     return new Promise((resolve, reject) => {
-      fs.open(path, flags, 0o640, (error, fd) => {
+      fs.open(path, flags, mode === 'private' ? 0o600 : 0o640, (error, fd) => {
         if (error) reject(error);
         else resolve(new NodeFile(path, fd, syncsByCall));
       });

@@ -9,9 +9,14 @@ import { writeAll } from './disk.ts';
 /** Ending of unfinished files; whatever bears it at a start is a leftover. */
 export const TEMPORARY_SUFFIX = '.tmp';
 
-export async function writeSnapshot(disk: Disk, path: string, bytes: Uint8Array): Promise<void> {
+export async function writeSnapshot(
+  disk: Disk,
+  path: string,
+  bytes: Uint8Array,
+  mode: 'write' | 'private' = 'write',
+): Promise<void> {
   const temporary = path + TEMPORARY_SUFFIX;
-  const file = await disk.open(temporary, 'write');
+  const file = await disk.open(temporary, mode);
   try {
     // A leftover of an earlier try may be longer.
     if ((await file.size()) > 0) await file.truncate(0);
