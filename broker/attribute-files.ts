@@ -101,6 +101,8 @@ export class PartitionAttributes {
   /** After a failure nothing more is written until the next start. */
   #isStopped = false;
   #owner: { readonly isEnded: boolean } | undefined;
+  /** The piece after the one that was read last is read meanwhile. */
+  #ahead: { readonly piece: PieceName; readonly bytes: Promise<Uint8Array | undefined> } | undefined;
   /** What is done to the folder is done in turn. */
   #last: Promise<void> = Promise.resolve();
 
@@ -152,14 +154,21 @@ export class PartitionAttributes {
 
   /** Undefined if it cannot be read: then it is gone. */
   async read(piece: PieceName): Promise<AttributePiece | undefined> {
-    const bytes = await readSnapshot(this.#disk, `${this.#folder}/${nameOf(piece)}`).catch((error: unknown) => {
-      this.#failed(error);
-      return undefined;
-    });
+    const reading = this.#ahead?.piece === piece ? this.#ahead.bytes : this.#bytesOf(piece);
+    const following = this.above(piece.endOffset);
+    this.#ahead = following && { piece: following, bytes: this.#bytesOf(following) };
+    const bytes = await reading;
     const content = bytes === undefined ? undefined : AttributePiece.decode(bytes);
     if (content?.from === piece.from && content.endOffset === piece.endOffset) return content;
     this.discard(piece);
     return undefined;
+  }
+
+  #bytesOf(piece: PieceName): Promise<Uint8Array | undefined> {
+    return readSnapshot(this.#disk, `${this.#folder}/${nameOf(piece)}`).catch((error: unknown) => {
+      if (!this.#isStopped) this.#failed(error);
+      return undefined;
+    });
   }
 
   /** It is damaged, or does not say what is needed now. */
