@@ -175,6 +175,12 @@ export const options = {
     16 * GIB,
     'Newest batches kept in memory for consumers at the end of the log and for the journal. Clients that do not read their answers may hold twice as much again; then those that take nothing are disconnected.',
   ),
+  'log.transient.bytes.max': int(
+    128 * MIB,
+    1 * MIB,
+    64 * GIB,
+    'Messages of transient queues in memory, over all of them; more go to a scratch file. Where the disk cannot follow, sends are refused beyond twice as much.',
+  ),
   'log.unwritten.bytes.max': int(
     16 * MIB,
     1 * MIB,

@@ -79,6 +79,7 @@ function settingsOf(options: Options) {
     get producerExpirationMs() {
       return options['producer.id.expiration.ms'];
     },
+    transientBytesMax: options['log.transient.bytes.max'],
     producersMax: options['producer.states.per.partition.max'],
     compactor: {
       get dedupeBufferBytes() {

@@ -47,6 +47,8 @@ export interface Partition {
   /** Bytes of all segments. */
   readonly sizeBytes: number;
   readonly isFenced: boolean;
+  /** In memory only (`Engine.openTransient`). */
+  readonly isTransient?: boolean;
   /** Retention takes nothing at or above what this answers; undefined: no limit. */
   retentionLimit?: () => number;
 
@@ -96,6 +98,11 @@ export interface Engine {
   startNow(): void;
   /** The partition with this id, its kept content if the data folder has any, else empty. Its folder is made at the first append. */
   openPartition(spec: PartitionSpec): Partition;
+  /**
+   * A new, empty partition that does not outlive the process. What is appended is as durable as it gets at once; what
+   * `retentionLimit` allows goes by itself.
+   */
+  openTransient(spec: PartitionSpec): Partition;
   /** Partitions of the data folder that nobody opened since the start belong to deleted topics: their files go. Called once, after the metadata is loaded. */
   discardUnopened(): Promise<void>;
 

@@ -26,6 +26,8 @@ export type MetadataEvent =
       /** Visible and readable, but only the broker writes it. */
       readonly isInternal: boolean;
       readonly overrides: ConfigValues;
+      /** It and its queue do not outlive the process: no event of theirs is in the log. */
+      readonly isTransient?: boolean;
     }
   | { readonly kind: 'topicDeleted'; readonly id: string }
   /** `partitionCount` is the new total. */
@@ -58,6 +60,7 @@ export interface TopicState {
   readonly isInternal: boolean;
   readonly partitionCount: number;
   readonly overrides: ConfigValues;
+  readonly isTransient?: boolean;
 }
 
 const VERSION = 1;
@@ -110,10 +113,11 @@ export class MetadataState implements StateMachine<MetadataEvent> {
   apply(event: MetadataEvent): void {
     switch (event.kind) {
       case 'topicCreated': {
-        const { name, id, isInternal, partitionCount, overrides } = event;
+        const { kind: _, ...topic } = event;
+        const { name, id, partitionCount } = topic;
         // A log that was being rewritten when the broker ended tells of a topic twice.
         this.#partitionCount -= this.byId(id)?.partitionCount ?? 0;
-        this.#topics.set(name, { name, id, isInternal, partitionCount, overrides });
+        this.#topics.set(name, topic);
         this.#ids.set(id, name);
         this.#flatNames.set(flat(name), name);
         this.#partitionCount += partitionCount;
@@ -163,8 +167,10 @@ export class MetadataState implements StateMachine<MetadataEvent> {
       if (values !== undefined && values.size > 0) yield { kind: 'optionsChanged', scope, values };
     }
     for (const [group, values] of this.#groups) yield { kind: 'groupConfigured', group, values };
-    for (const topic of this.#topics.values()) yield { kind: 'topicCreated', ...topic };
-    for (const queue of this.#queues.values()) yield { kind: 'queueDeclared', ...queue };
+    for (const topic of this.#topics.values()) if (topic.isTransient !== true) yield { kind: 'topicCreated', ...topic };
+    for (const queue of this.#queues.values()) {
+      if (this.byId(queue.topicId)?.isTransient !== true) yield { kind: 'queueDeclared', ...queue };
+    }
   }
 
   encode(event: MetadataEvent, nowMs: number): RecordInit {

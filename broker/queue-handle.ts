@@ -110,6 +110,10 @@ export class Queue {
   get isDeleted(): boolean {
     return this.#isDeleted;
   }
+  /** Neither its messages nor its state are in any log. */
+  get isInMemory(): boolean {
+    return this.topic.partitions[0]?.isTransient === true;
+  }
   /** Consumers and readers of the log. */
   get consumerCount(): number {
     return this.joined.size + this.readers.size;

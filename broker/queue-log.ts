@@ -132,6 +132,9 @@ export class QueueLog<State extends LoggedState> {
   add(entry: LogEntry<State>): void {
     this.#entries.set(entry.id, entry);
   }
+  has({ id }: LogEntry<State>): boolean {
+    return this.#entries.has(id);
+  }
   remove(entry: LogEntry<State>): void {
     this.#entries.delete(entry.id);
   }
@@ -150,7 +153,8 @@ export class QueueLog<State extends LoggedState> {
     let partBytes = part.length * 128;
     for (const { id, state } of windowsLast(dirty)) {
       const bytes = state.takeChanges();
-      if (bytes === undefined) continue;
+      // Nothing is kept of a state that is not in the log: a transient queue's.
+      if (bytes === undefined || !this.#entries.has(id)) continue;
       if (partBytes + bytes.length > this.#commitBytes && others.length === 0) {
         if (part.length > 0) this.#log.commit(part, { urgency, isPartial: true });
         part = [];

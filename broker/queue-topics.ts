@@ -185,7 +185,7 @@ export class QueueTopics {
         return dedupBy(queues);
       },
       decompressedBytesMax: options['decompressed.bytes.max'],
-      files: files?.of(log),
+      files: log.isTransient === true ? undefined : files?.of(log),
       unsavedBytesMax: options['queue.attributes.unsaved.bytes'],
       turn: () => new Promise((resolve) => clock.endOfTurn(resolve)),
       extended: (extended, endOffset, batches) => this.#extended(extended, endOffset, batches),
@@ -321,6 +321,7 @@ export class QueueTopics {
   #logWindow(queue: Queue, dedup: QueueDedup): void {
     const key = { group: queue.name, topicId: queue.topic.id, partition: WINDOW };
     dedup.entry = { id: this.#parts.log.newId(), key, startOffset: 0, state: dedup };
+    if (queue.isInMemory) return;
     this.#parts.log.add(dedup.entry);
     this.#parts.serving.event({ kind: 'opened', id: dedup.entry.id, key, startOffset: 0 });
   }

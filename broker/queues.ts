@@ -511,7 +511,8 @@ export class QueueRegistry {
 
   #topicDeleted(topic: Topic): void {
     const queues = [...(this.#topics.find(topic.id)?.queues ?? [])];
-    const ids = queues.flatMap((queue) => this.#entriesOf(queue)).map(({ id }) => id);
+    const entries = queues.flatMap((queue) => this.#entriesOf(queue));
+    const ids = entries.filter((entry) => this.#log.has(entry)).map(({ id }) => id);
     for (const queue of queues) this.#end(queue);
     this.#streams.get(topic.id)?.end();
     this.#streams.delete(topic.id);
@@ -591,7 +592,7 @@ export class QueueRegistry {
     const key = { group: queue.name, topicId: queue.topic.id, partition: index };
     const id = this.#log.newId();
     const partition = this.#adopt(queue, { id, key, startOffset });
-    this.#serving.event({ kind: 'opened', id, key, startOffset });
+    if (!queue.isInMemory) this.#serving.event({ kind: 'opened', id, key, startOffset });
     return partition;
   }
 
@@ -650,7 +651,7 @@ export class QueueRegistry {
     const state = from ?? new QueueState({ startOffset, settings, attributes: lane.attributes });
     from?.useAttributes(lane.attributes);
     const entry: LogEntry<QueueState> = { id, key, startOffset, state };
-    this.#log.add(entry);
+    if (!queue.isInMemory) this.#log.add(entry);
     const partition = this.#attach(queue, key.partition, { log, lane, entry });
     const nowMs = this.#parts.clock.now();
     if (lane.indexedEnd > state.endOffset) state.extend(lane.indexedEnd, nowMs, nowMs);
@@ -711,7 +712,7 @@ export class QueueRegistry {
   /** After retention has taken what it can: frees what finished messages hold beyond one that is not. Never rejects. */
   async retain(): Promise<void> {
     for (const queue of this.all()) {
-      if (queue.kind !== 'owned') continue;
+      if (queue.kind !== 'owned' || queue.isInMemory) continue;
       for (const partition of queue.partitions()) {
         if (this.#isClosed) return;
         try {

@@ -251,7 +251,7 @@ export class TopicRegistry {
     const events: MetadataEvent[] = [event];
     if (queue !== undefined) events.push({ kind: 'queueDeclared', ...queue, isOwned: true, topicId: id });
     const other = together?.(id);
-    const position = this.#log.commit(events, { others: other ? [other.part] : [] });
+    const position = this.#record(events, topic.isTransient === true, other ? [other.part] : []);
     other?.committed(position);
     return this.#open(event);
   }
@@ -263,7 +263,7 @@ export class TopicRegistry {
 
   /** Declares a queue over a topic that exists, or replaces all that is declared of it. */
   declareQueue(queue: QueueDeclaration, together?: CommittedTogether): void {
-    this.#commitTogether({ kind: 'queueDeclared', ...queue }, together);
+    this.#commitTogether({ kind: 'queueDeclared', ...queue }, queue.topicId, together);
   }
 
   /**
@@ -277,17 +277,32 @@ export class TopicRegistry {
   ): Topic {
     this.checkName(topic.name);
     this.checkRoom(1, topic.partitionCount);
-    return this.#create({ ...topic, isInternal: false }, queue, together);
+    // In memory only, as what its queue holds.
+    const isTransient = queue.settings.get('transient') === 'true';
+    const created = { ...topic, isInternal: false };
+    return this.#create(isTransient ? { ...created, isTransient } : created, queue, together);
   }
 
   /** Ends a declared queue; its topic stays. */
   deleteQueue(name: string, together?: CommittedTogether): void {
-    this.#commitTogether({ kind: 'queueDeleted', name }, together);
+    this.#commitTogether({ kind: 'queueDeleted', name }, this.#state.queues.get(name)?.topicId ?? '', together);
   }
 
-  #commitTogether(event: MetadataEvent, together: CommittedTogether): void {
-    const position = this.#log.commit([event], { others: together ? [together.part] : [] });
+  #commitTogether(event: MetadataEvent, topicId: string, together: CommittedTogether): void {
+    const position = this.#record([event], this.#isTransient(topicId), together ? [together.part] : []);
     together?.committed(position);
+  }
+
+  #isTransient(topicId: string): boolean {
+    return this.#state.byId(topicId)?.isTransient === true;
+  }
+
+  /** What concerns a transient topic is applied without the log. */
+  #record(events: readonly MetadataEvent[], isTransient: boolean, others: readonly CommitPart[] = []): Position {
+    if (!isTransient) return this.#log.commit(events, { others });
+    const position = others.length > 0 ? this.#engine.commit(others, 'lazy').position : this.position;
+    for (const event of events) this.#state.apply(event);
+    return position;
   }
 
   /** Calls back after topics were deleted or got partitions. */
@@ -298,7 +313,7 @@ export class TopicRegistry {
   /** Deletes topics' records, configs and name. One commit each, so a crash leaves a topic whole or gone. */
   delete(topic: Topic): void {
     const others: CommitPart[] = topic.partitions.map((partition) => ({ kind: 'delete', partition }));
-    this.#log.commit([{ kind: 'topicDeleted', id: topic.id }], { others });
+    this.#record([{ kind: 'topicDeleted', id: topic.id }], this.#isTransient(topic.id), others);
     this.#topics.delete(topic.name);
     this.#byId.delete(topic.id);
     this.#sorted = undefined;
@@ -321,7 +336,7 @@ export class TopicRegistry {
   addPartitions(topic: Topic, partitionCount: number): void {
     const open = this.#opened(topic);
     this.checkRoom(0, partitionCount - open.partitions.length);
-    this.#log.commit([{ kind: 'partitionsAdded', id: open.id, partitionCount }]);
+    this.#record([{ kind: 'partitionsAdded', id: open.id, partitionCount }], this.#isTransient(open.id));
     this.#openPartitions(open, partitionCount);
     for (const listener of this.#listeners) listener.partitionsAdded(open);
   }
@@ -329,7 +344,7 @@ export class TopicRegistry {
   /** Replaces the topic's own configs (checked by `checkTopicConfigs`); its partitions obey at once. */
   configure(topic: Topic, overrides: ConfigValues): void {
     const open = this.#opened(topic);
-    this.#log.commit([{ kind: 'topicConfigured', id: open.id, overrides }]);
+    this.#record([{ kind: 'topicConfigured', id: open.id, overrides }], this.#isTransient(open.id));
     open.overrides = overrides;
     this.#applyConfig(open);
   }
@@ -390,8 +405,11 @@ export class TopicRegistry {
 
   #openPartitions(topic: OpenTopic, partitionCount: number): void {
     const config = toLogConfig(topic.overrides, this.dynamicOptions.options, topic.isInternal);
-    for (let index = topic.partitions.length; index < partitionCount; index++)
-      topic.partitions.push(this.#engine.openPartition({ topicId: topic.id, topic: topic.name, index, config }));
+    const isTransient = this.#isTransient(topic.id);
+    for (let index = topic.partitions.length; index < partitionCount; index++) {
+      const spec = { topicId: topic.id, topic: topic.name, index, config };
+      topic.partitions.push(isTransient ? this.#engine.openTransient(spec) : this.#engine.openPartition(spec));
+    }
     this.#version++;
   }
 

@@ -18,10 +18,12 @@ import { Journal } from './journal.ts';
 import type { JournalBytes } from './journaled-parts.ts';
 import { keyText, partitionKey } from './journal-record.ts';
 import type { LogContext } from './log-context.ts';
+import { type MemoryBudget, MemoryLog } from './memory-log.ts';
 import type { Appended, LogConfig, PartitionSpec, Position } from './log.ts';
 import { OpenFiles } from './open-files.ts';
 import { PartitionLog } from './partition-log.ts';
 import { type Recovered, type RecoveredPartition, recover } from './recovery.ts';
+import { ScratchFile } from './scratch-file.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import { TailCache } from './tail-cache.ts';
 
@@ -38,6 +40,8 @@ export interface LogEngineSettings {
   journalSegmentLingerMs: number;
   journalCheckpointBytes: number;
   tailCacheBytes: number;
+  /** Of logs in memory; what is beyond it goes to a scratch file. */
+  transientBytesMax: number;
   unwrittenBytesMax: number;
   openFilesMax: number;
   diskReserveBytes: number;
@@ -60,10 +64,12 @@ export interface LogEngineOptions {
 }
 
 /** One piece of an atomic commit. */
-export type LogCommitPart =
-  | { kind: 'append'; partition: PartitionLog; batch: Buffer }
-  | { kind: 'start'; partition: PartitionLog; offset: number }
-  | { kind: 'delete'; partition: PartitionLog };
+type CommitPartOf<Log> =
+  | { kind: 'append'; partition: Log; batch: Buffer }
+  | { kind: 'start'; partition: Log; offset: number }
+  | { kind: 'delete'; partition: Log };
+export type LogCommitPart = CommitPartOf<PartitionLog | MemoryLog>;
+type StoredPart = CommitPartOf<PartitionLog>;
 
 /** For metrics and benchmarks. */
 export interface LogCounters {
@@ -80,6 +86,9 @@ export interface LogCounters {
   pinnedBytes: number;
   unwrittenBytes: number;
   openFiles: number;
+  /** Of logs in memory, and what of them is in the scratch file. */
+  transientBytes: number;
+  scratchBytes: number;
 }
 
 /** Written directly between checkpoints, at most: bounds the walk after a crash. */
@@ -103,6 +112,10 @@ const unopenedConfig: LogConfig = {
   maxMessageBytes: 2 ** 31 - 1,
 };
 
+function isStored(part: LogCommitPart): part is StoredPart {
+  return !(part.partition instanceof MemoryLog);
+}
+
 export class LogEngine implements LogContext {
   readonly clock: Clock;
   readonly files: OpenFiles;
@@ -114,6 +127,8 @@ export class LogEngine implements LogContext {
   readonly leaderEpoch: number;
   readonly producersMax: number;
   readonly isSynced: boolean;
+  readonly memoryBudget: MemoryBudget;
+  readonly scratch: ScratchFile;
   isFull = false;
   stopped: MillraceError | undefined;
   checkpointNumber = 0;
@@ -154,6 +169,8 @@ export class LogEngine implements LogContext {
     this.leaderEpoch = leaderEpoch;
     this.isSynced = settings.isSynced;
     this.producersMax = settings.producersMax;
+    this.memoryBudget = { bytesMax: settings.transientBytesMax, bytes: 0 };
+    this.scratch = new ScratchFile(disk, `${this.dataDir.path}/transient.scratch`);
     this.#disk = disk;
     this.#settings = settings;
     this.#warn = options.warn;
@@ -258,6 +275,7 @@ export class LogEngine implements LogContext {
     this.writer.background(async () => {
       // After what others wait for; and it knows what is in the folders that it has looked at.
       await this.#checkpointing?.catch(() => {});
+      await this.scratch.removeLeftover();
       await this.dataDir.removeLeftovers();
       for (const log of restored) {
         if (this.stopped !== undefined) return;
@@ -293,6 +311,8 @@ export class LogEngine implements LogContext {
       pinnedBytes: this.cache.pinnedBytes,
       unwrittenBytes: this.writer.unwrittenBytes,
       openFiles: this.files.count,
+      transientBytes: this.memoryBudget.bytes,
+      scratchBytes: this.scratch.usedBytes,
     };
   }
 
@@ -315,6 +335,10 @@ export class LogEngine implements LogContext {
     log.isOpened = true;
     this.#logs.set(key, log);
     return log;
+  }
+
+  openTransient(spec: PartitionSpec): MemoryLog {
+    return new MemoryLog(this, spec);
   }
 
   async discardUnopened(): Promise<void> {
@@ -341,6 +365,7 @@ export class LogEngine implements LogContext {
 
   commit(parts: readonly LogCommitPart[], urgency: 'waited' | 'lazy'): { position: Position; appended: Appended[] } {
     if (this.stopped !== undefined) throw this.stopped;
+    if (!parts.every(isStored)) return this.#commitMixed(parts, urgency);
     let sizeBytes = 0;
     for (const part of parts) {
       if (part.kind === 'append') {
@@ -376,6 +401,35 @@ export class LogEngine implements LogContext {
       }
     }
     return { position: group.number, appended };
+  }
+
+  /** Logs in memory take their parts right after the others have theirs: a crash forgets them whole. */
+  #commitMixed(
+    parts: readonly LogCommitPart[],
+    urgency: 'waited' | 'lazy',
+  ): { position: Position; appended: Appended[] } {
+    for (const { partition } of parts) {
+      if (!partition.isDeleted) continue;
+      throw new MillraceError('UNKNOWN_TOPIC_OR_PARTITION', `${partition.topic}-${partition.index} is deleted`);
+    }
+    const kept = parts.filter(isStored);
+    // What is only in memory is not waited for; a position never goes back.
+    const stored = kept.length > 0 ? this.commit(kept, urgency) : { position: this.lastPosition, appended: [] };
+    const storedAppends = stored.appended.values();
+    const appended: Appended[] = [];
+    for (const part of parts) {
+      if (isStored(part)) {
+        const next = part.kind === 'append' ? storedAppends.next().value : undefined;
+        if (next !== undefined) appended.push(next);
+        continue;
+      }
+      // What is not stored is in memory.
+      const log = part.partition as MemoryLog;
+      if (part.kind === 'append') appended.push(log.appendAtomic(part.batch));
+      else if (part.kind === 'start') log.moveStart(part.offset);
+      else log.delete();
+    }
+    return { position: stored.position, appended };
   }
 
   #commitStart(partition: PartitionLog, offset: number, group: { others: unknown[]; effects: (() => void)[] }): void {
@@ -614,6 +668,7 @@ export class LogEngine implements LogContext {
     this.committer.stop();
     this.writer.stop();
     for (const log of this.#logs.values()) await log.close();
+    await this.scratch.close();
     await this.#journal.close();
     await this.dataDir.close();
   }

@@ -1,5 +1,6 @@
 /** Every setting of a queue through both shapes of door. */
 import test from 'ava';
+import type { EmbeddedEngine } from '../../broker/embedded-engine.ts';
 import { deathHistory } from '../../broker/queue-attributes.ts';
 import { PullDoor, PushDoor, QueueWorld, type WorldKind } from '../support/queue-world.ts';
 
@@ -283,3 +284,63 @@ for (const kind of kinds) {
     await world.close();
   });
 }
+
+test('what happens in transient queues costs no byte of the journal', async (t) => {
+  const world = await QueueWorld.open({ kind: 'embedded' });
+  world.queue('kept', { 'dead.letter.queue': '' });
+  await world.durable();
+  await world.run(100);
+  // A world with a disk has the engine with counters.
+  const { counters } = world.engine as EmbeddedEngine;
+  const before = { ...counters, files: world.disk?.operations };
+  for (let round = 0; round < 20; round++) {
+    const queue = world.queue(`reply-${round}`, { transient: true, 'dedup.window.ms': 60_000 });
+    await world.publish(`reply-${round}`, ['a', { value: 'b', headers: { 'millrace.dedup.id': 'x' } }]);
+    await world.publish(`reply-${round}`, [{ value: 'again', headers: { 'millrace.dedup.id': 'x' } }]);
+    const door = new PullDoor(world, queue);
+    const messages = await door.receive({ max: 10, waitMs: 10 });
+    t.deepEqual(
+      messages.map(({ value }) => value),
+      ['a', 'b'],
+    );
+    await door.delete(messages);
+    world.queues.delete(queue);
+    await world.durable();
+  }
+  await world.run(100);
+  const after = (world.engine as EmbeddedEngine).counters;
+  t.is(after.journalBytes, before.journalBytes);
+  t.is(world.disk?.operations, before.files);
+  t.is(after.transientBytes, 0);
+  t.deepEqual(world.reports, []);
+  await world.close();
+});
+
+test('dead letters go between transient queues and kept ones', async (t) => {
+  const world = await QueueWorld.open({ kind: 'embedded' });
+  const kept = world.queue('kept');
+  world.queue('passing', { transient: true });
+  const from = world.queue('from', { 'dead.letter.queue': 'passing', 'ttl.ms': 50 });
+  const back = world.queue('back', { transient: true, 'dead.letter.queue': 'kept', 'ttl.ms': 50 });
+  await world.publish('from', ['one']);
+  await world.publish('back', ['two']);
+  await world.run(500);
+  t.deepEqual(
+    (await new PullDoor(world, world.queues.get('passing') ?? from).receive({ waitMs: 10 })).map(({ value }) => value),
+    ['one'],
+  );
+  t.is(back.counts().ready, 0);
+  await world.restart('kill');
+  t.is(world.queues.get('passing'), undefined);
+  t.is(world.topics.get('back'), undefined);
+  t.deepEqual(
+    (await new PullDoor(world, world.queues.get('kept') ?? kept).receive({ waitMs: 10 })).map(({ value }) => value),
+    ['two'],
+  );
+  // Their names are free.
+  world.queue('passing', { transient: true });
+  await world.publish('passing', ['three']);
+  await world.run(5);
+  t.is(world.queues.get('passing')?.counts().ready, 1);
+  await world.close();
+});

@@ -44,6 +44,7 @@ export function settingsFor(isSynced: boolean): LogEngineSettings {
     diskReserveBytes: 0,
     producerExpirationMs: 86_400_000,
     producersMax: 100,
+    transientBytesMax: 1024 * 1024,
     compactor: { dedupeBufferBytes: 64 * KIB, bytesPerSecond: 2 ** 40 },
   };
 }

@@ -34,6 +34,7 @@ const settingsFor = (isSynced: boolean): LogEngineSettings => ({
   diskReserveBytes: 0,
   producerExpirationMs: 86_400_000,
   producersMax: 100,
+  transientBytesMax: 1024 * 1024,
   compactor: { dedupeBufferBytes: 64 * 1024, bytesPerSecond: 2 ** 40 },
 });
 

@@ -27,6 +27,7 @@ export const smallSettings: LogEngineSettings = {
   diskReserveBytes: 0,
   producerExpirationMs: 86_400_000,
   producersMax: 100_000,
+  transientBytesMax: 1024 * 1024,
   compactor: { dedupeBufferBytes: 64 * KIB, bytesPerSecond: 2 ** 40 },
 };
 

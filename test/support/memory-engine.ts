@@ -63,6 +63,7 @@ export class MemoryPartition implements Partition {
   endOffset: number;
   producerCount = 0;
   isFenced = false;
+  isTransient = false;
   isDeleted = false;
   readonly #engine: MemoryEngine;
   #waiters: Waiter[] = [];
@@ -319,6 +320,13 @@ export class MemoryEngine implements Engine {
   whenDurable(position: Position, callback: () => void): void {
     if (position <= this.durablePosition) callback();
     else this.#waiters.push({ position, callback });
+  }
+
+  /** `restart` finds it again, but nobody opens it then. */
+  openTransient(spec: PartitionSpec): MemoryPartition {
+    const partition = this.openPartition(spec);
+    partition.isTransient = true;
+    return partition;
   }
 
   openPartition(spec: PartitionSpec): MemoryPartition {
