@@ -109,6 +109,16 @@ const KEYS: Readonly<Record<string, PolicyKey>> = {
     what: 'queue leader locator value',
     isValid: isOneOf('client-local', 'balanced', 'random', 'least-leaders'),
   },
+  // Of the federation plugin, and of RabbitMQ 3's mirrored queues: definitions come with them, and nothing acts on them.
+  'federation-upstream': { what: 'upstream name', isValid: isText },
+  'federation-upstream-set': { what: 'upstream set name', isValid: isText },
+  'federation-upstream-pattern': { what: 'upstream pattern', isValid: isText },
+  'ha-mode': { what: 'ha-mode', isValid: isOneOf('all', 'exactly', 'nodes') },
+  'ha-params': { what: 'ha-params', isValid: () => true },
+  'ha-sync-mode': { what: 'ha-sync-mode', isValid: isOneOf('manual', 'automatic') },
+  'ha-sync-batch-size': { what: 'ha-sync-batch-size', isValid: isCount },
+  'ha-promote-on-shutdown': { what: 'ha-promote-on-shutdown', isValid: isOneOf('always', 'when-synced') },
+  'ha-promote-on-failure': { what: 'ha-promote-on-failure', isValid: isOneOf('always', 'when-synced') },
 };
 
 /** INVALID_REQUEST in RabbitMQ's words, which its HTTP API puts after `Validation failed`. */

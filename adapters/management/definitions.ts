@@ -81,7 +81,9 @@ function vhostDefinitions(parts: ManagementParts, vhost: Vhost): Fact {
   const described = directory.vhosts.required(vhost.name);
   const { description, metadata, default_queue_type: type } = describedVhost(described);
   const ofVhost = (facts: readonly Fact[]): Fact[] =>
-    facts.filter((fact) => fact['vhost'] === vhost.name).map(({ vhost: _, ...fact }) => fact);
+    facts
+      .filter((fact) => fact['vhost'] === vhost.name)
+      .map((fact) => Object.fromEntries(Object.entries(fact).filter(([name]) => name !== 'vhost')));
   return {
     rabbit_version: version,
     rabbitmq_version: version,
