@@ -11,6 +11,10 @@ const ACCOUNT = /^\d{12}$/;
 const REGION = /^[a-z]{2}(-[a-z]+)+-\d+$/;
 const ARN = /^arn:[a-z-]+:sqs:([^:]*):([^:]*):([^:/]+)$/;
 
+/** Addresses that are kept, and how long their URLs may be. */
+const KNOWN_MAX = 10_000;
+const KNOWN_URL_CHARACTERS_MAX = 512;
+
 export interface QueueAddress {
   readonly name: string;
   readonly account: string | undefined;
@@ -30,7 +34,7 @@ export function queueOfPath(path: string): QueueAddress | undefined {
 }
 
 /** InvalidAddress if it is no URL of a queue. */
-export function queueOfUrl(url: string): QueueAddress {
+function queueOfUrl(url: string): QueueAddress {
   const match = /^https?:\/\/([^/?#]+)(\/[^?#]*)/i.exec(url);
   const address = match === null ? undefined : queueOfPath(match[2]);
   if (match === null || address === undefined) {
@@ -42,6 +46,23 @@ export function queueOfUrl(url: string): QueueAddress {
 /** `sqs.us-east-1.example.com`, `us-east-1.queue.example.com`. */
 export function regionOfHost(host: string): string | undefined {
   return host.split('.', 3).find((part) => REGION.test(part));
+}
+
+/** Addresses by URL: clients ask with few of them, again and again. */
+export class QueueAddresses {
+  readonly #known = new Map<string, QueueAddress>();
+
+  /** InvalidAddress. */
+  of(url: string): QueueAddress {
+    let address = this.#known.get(url);
+    if (address === undefined) {
+      address = queueOfUrl(url);
+      if (url.length > KNOWN_URL_CHARACTERS_MAX) return address;
+      if (this.#known.size >= KNOWN_MAX) this.#known.clear();
+      this.#known.set(url, address);
+    }
+    return address;
+  }
 }
 
 function decoded(text: string): string {

@@ -4,6 +4,8 @@ import { arnOf } from './addresses.ts';
 export interface CallInit {
   /** What URLs of queues begin with: `http://host:port`. */
   readonly base: string;
+  /** Name of the queue of its URL; undefined: it has none. */
+  readonly queue: string | undefined;
   readonly region: string;
   readonly account: string;
   /** Name of the user who signed it; undefined: signatures are not asked for. */
@@ -14,6 +16,7 @@ export interface CallInit {
 
 export class Call implements CallInit {
   readonly base: string;
+  readonly queue: string | undefined;
   readonly region: string;
   readonly account: string;
   readonly user: string | undefined;
@@ -21,6 +24,7 @@ export class Call implements CallInit {
 
   constructor(init: CallInit) {
     this.base = init.base;
+    this.queue = init.queue;
     this.region = init.region;
     this.account = init.account;
     this.user = init.user;

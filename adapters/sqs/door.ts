@@ -14,7 +14,7 @@ import type { Access } from '../../broker/access.ts';
 import { BodyRefused, type HttpAnswer, type HttpDoor, type HttpRequest, listenHttp } from '../../broker/http-server.ts';
 import type { QueueJobs } from '../../broker/queue-jobs.ts';
 import type { QueueReader } from '../../broker/queue-reader.ts';
-import { queueOfPath, queueOfUrl, regionOfHost } from './addresses.ts';
+import { QueueAddresses, queueOfPath, regionOfHost } from './addresses.ts';
 import { Authenticator, type AuthenticatorParts } from './authenticator.ts';
 import { Call } from './call.ts';
 import { sqsErrorOf } from './failure.ts';
@@ -65,6 +65,7 @@ export class SqsDoor {
   readonly #receiver: Receiver;
   readonly #authenticator: Authenticator;
   readonly #handlers: Handlers;
+  readonly #addresses = new QueueAddresses();
   readonly #requestIdPrefix: string;
   #requestCount = 0;
   #answering = 0;
@@ -171,9 +172,11 @@ export class SqsDoor {
   ): Call {
     const { options } = this.#parts;
     const host = textOf(request, 'host') ?? `${request.localHost}:${request.localPort}`;
-    const address = typeof input.QueueUrl === 'string' ? queueOfUrl(input.QueueUrl) : queueOfPath(request.path);
+    const url = typeof input.QueueUrl === 'string' ? input.QueueUrl : undefined;
+    const address = url === undefined ? queueOfPath(request.path) : this.#addresses.of(url);
     return new Call({
       base: options['sqs.public.url'].replace(/\/+$/, '') || `http://${host}`,
+      queue: url === undefined ? undefined : address?.name,
       region: address?.region ?? region ?? regionOfHost(host) ?? options['sqs.region'],
       account: address?.account ?? options['sqs.account'],
       user,

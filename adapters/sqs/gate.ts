@@ -5,7 +5,7 @@
 import type { ActionName } from '../../protocol/sqs/actions.ts';
 import { SqsError } from '../../protocol/sqs/errors.ts';
 import { type Access, type Operation, principalOf } from '../../broker/access.ts';
-import { queueOfArn, queueOfUrl } from './addresses.ts';
+import { queueOfArn } from './addresses.ts';
 import type { Call } from './call.ts';
 import { verdict } from './permissions.ts';
 import type { QueueBook, SqsQueue } from './queue-book.ts';
@@ -47,9 +47,9 @@ export class Gate {
     this.#access = access;
   }
 
-  /** The queue of a URL. InvalidAddress, AccessDenied, QueueDoesNotExist. */
-  queue(call: Call, action: ActionName, url: string): SqsQueue {
-    const { name } = queueOfUrl(url);
+  /** The queue that the request is about. AccessDenied, QueueDoesNotExist. */
+  queue(call: Call, action: ActionName): SqsQueue {
+    const name = call.queue ?? '';
     this.check(call, action, name);
     return this.#book.get(name);
   }

@@ -69,14 +69,14 @@ export function messageActions(parts: MessageActionsParts): MessageHandlers {
 
   return {
     async SendMessage(input, call) {
-      const target = gate.queue(call, 'SendMessage', input.QueueUrl);
+      const target = gate.queue(call, 'SendMessage');
       const message = checkMessage(input, target, call.user);
       const [sent] = await send(target, [message]);
       return sentOutput(target, message, sent);
     },
 
-    async SendMessageBatch({ QueueUrl, Entries }, call) {
-      const target = gate.queue(call, 'SendMessageBatch', QueueUrl);
+    async SendMessageBatch({ Entries }, call) {
+      const target = gate.queue(call, 'SendMessageBatch');
       checkBatch(Entries, 'SendMessageBatchRequestEntry');
       const Successful: Output<'SendMessageBatch'>['Successful'][number][] = [];
       const Failed: FailedEntry[] = [];
@@ -109,32 +109,32 @@ export function messageActions(parts: MessageActionsParts): MessageHandlers {
     },
 
     async ReceiveMessage(input, call) {
-      const target = gate.queue(call, 'ReceiveMessage', input.QueueUrl);
+      const target = gate.queue(call, 'ReceiveMessage');
       const messages = await receiver.receive(target, input, call);
       return messages.length === 0 ? {} : { Messages: messages };
     },
 
-    async DeleteMessage({ QueueUrl, ReceiptHandle }, call) {
-      settling.delete(gate.queue(call, 'DeleteMessage', QueueUrl), ReceiptHandle);
+    async DeleteMessage({ ReceiptHandle }, call) {
+      settling.delete(gate.queue(call, 'DeleteMessage'), ReceiptHandle);
       await book.durable();
       return {};
     },
 
-    DeleteMessageBatch({ QueueUrl, Entries }, call) {
-      const target = gate.queue(call, 'DeleteMessageBatch', QueueUrl);
+    DeleteMessageBatch({ Entries }, call) {
+      const target = gate.queue(call, 'DeleteMessageBatch');
       checkBatch(Entries, 'DeleteMessageBatchRequestEntry');
       return settleEach(Entries, ({ ReceiptHandle }) => settling.delete(target, ReceiptHandle));
     },
 
-    async ChangeMessageVisibility({ QueueUrl, ReceiptHandle, VisibilityTimeout }, call) {
-      const target = gate.queue(call, 'ChangeMessageVisibility', QueueUrl);
+    async ChangeMessageVisibility({ ReceiptHandle, VisibilityTimeout }, call) {
+      const target = gate.queue(call, 'ChangeMessageVisibility');
       settling.changeVisibility(target, ReceiptHandle, VisibilityTimeout);
       await book.durable();
       return {};
     },
 
-    ChangeMessageVisibilityBatch({ QueueUrl, Entries }, call) {
-      const target = gate.queue(call, 'ChangeMessageVisibilityBatch', QueueUrl);
+    ChangeMessageVisibilityBatch({ Entries }, call) {
+      const target = gate.queue(call, 'ChangeMessageVisibilityBatch');
       checkBatch(Entries, 'ChangeMessageVisibilityBatchRequestEntry');
       return settleEach(Entries, ({ ReceiptHandle, VisibilityTimeout = 0 }) =>
         settling.changeVisibility(target, ReceiptHandle, VisibilityTimeout),

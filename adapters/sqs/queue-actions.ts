@@ -63,8 +63,8 @@ export function queueActions({ clock, options, book, gate, tasks }: QueueActions
       return { QueueUrl: call.urlOf(name) };
     },
 
-    async DeleteQueue({ QueueUrl }, call) {
-      book.delete(gate.queue(call, 'DeleteQueue', QueueUrl));
+    async DeleteQueue(_, call) {
+      book.delete(gate.queue(call, 'DeleteQueue'));
       await book.durable();
       return {};
     },
@@ -77,8 +77,8 @@ export function queueActions({ clock, options, book, gate, tasks }: QueueActions
       return { QueueUrl: call.urlOf(name) };
     },
 
-    GetQueueAttributes({ QueueUrl, AttributeNames: names = [] }, call) {
-      const target = gate.queue(call, 'GetQueueAttributes', QueueUrl);
+    GetQueueAttributes({ AttributeNames: names = [] }, call) {
+      const target = gate.queue(call, 'GetQueueAttributes');
       for (const name of names) if (!isAttributeName(name)) throw unknownAttribute(name);
       if (names.length === 0) return {};
       const all = book.attributes(target, call);
@@ -87,15 +87,15 @@ export function queueActions({ clock, options, book, gate, tasks }: QueueActions
       return wanted.size === 0 ? {} : { Attributes: wanted };
     },
 
-    async SetQueueAttributes({ QueueUrl, Attributes: attributes }, call) {
-      const target = gate.queue(call, 'SetQueueAttributes', QueueUrl);
+    async SetQueueAttributes({ Attributes: attributes }, call) {
+      const target = gate.queue(call, 'SetQueueAttributes');
       book.setAttributes(target, attributes);
       await book.durable();
       return {};
     },
 
-    async PurgeQueue({ QueueUrl }, call) {
-      const { queue } = gate.queue(call, 'PurgeQueue', QueueUrl);
+    async PurgeQueue(_, call) {
+      const { queue } = gate.queue(call, 'PurgeQueue');
       const nowMs = clock.now();
       if (options['sqs.strict']) {
         for (const [name, purgedMs] of purged) if (nowMs - purgedMs >= PURGE_MS) purged.delete(name);
@@ -122,36 +122,36 @@ export function queueActions({ clock, options, book, gate, tasks }: QueueActions
       };
     },
 
-    ListDeadLetterSourceQueues({ QueueUrl, NextToken, MaxResults }, call) {
-      const { queue } = gate.queue(call, 'ListDeadLetterSourceQueues', QueueUrl);
+    ListDeadLetterSourceQueues({ NextToken, MaxResults }, call) {
+      const { queue } = gate.queue(call, 'ListDeadLetterSourceQueues');
       const { page, token } = pageOf(book.sourcesOf(queue.name), NextToken, MaxResults);
       return { queueUrls: page.map((name) => call.urlOf(name)), ...(token === undefined ? {} : { NextToken: token }) };
     },
 
-    ListQueueTags({ QueueUrl }, call) {
-      const { facts } = gate.queue(call, 'ListQueueTags', QueueUrl);
+    ListQueueTags(_, call) {
+      const { facts } = gate.queue(call, 'ListQueueTags');
       return facts === undefined || facts.tags.size === 0 ? {} : { Tags: facts.tags };
     },
 
-    async TagQueue({ QueueUrl, Tags }, call) {
-      book.tag(gate.queue(call, 'TagQueue', QueueUrl), Tags);
+    async TagQueue({ Tags }, call) {
+      book.tag(gate.queue(call, 'TagQueue'), Tags);
       await book.durable();
       return {};
     },
 
-    async UntagQueue({ QueueUrl, TagKeys }, call) {
-      book.untag(gate.queue(call, 'UntagQueue', QueueUrl), TagKeys);
+    async UntagQueue({ TagKeys }, call) {
+      book.untag(gate.queue(call, 'UntagQueue'), TagKeys);
       await book.durable();
       return {};
     },
 
     AddPermission(input, call) {
-      const target = gate.queue(call, 'AddPermission', input.QueueUrl);
+      const target = gate.queue(call, 'AddPermission');
       return setPolicy(target, withPermission(policyOf(target), call.arnOf(target.queue.name), input));
     },
 
-    RemovePermission({ QueueUrl, Label }, call) {
-      const target = gate.queue(call, 'RemovePermission', QueueUrl);
+    RemovePermission({ Label }, call) {
+      const target = gate.queue(call, 'RemovePermission');
       return setPolicy(target, withoutPermission(policyOf(target), call.arnOf(target.queue.name), Label));
     },
 
