@@ -2,9 +2,9 @@
  * The cache of open batches behind `queue-reader.ts`: batches of the log with the places of their records, the least
  * recently used forgotten first. A batch is decompressed, and its records are looked for, only when one is wanted.
  *
- * Always true: the bytes of a batch that was opened are nobody else's, so a view of a record needs no release (one that was
- * only read ahead may lie in a chunk that is used again); at most `bytesMax`
- * are held (a batch that is larger by itself is not kept).
+ * Always true: a batch that `own` was called for has its bytes for itself, so a view of a record needs no release; others
+ * may lie in a chunk that is used again, and who looks at them holds that; at most `bytesMax` are held (a batch that is
+ * larger by itself is not kept).
  */
 import { crc32c } from '../protocol/crc32c.ts';
 import { MillraceError } from '../protocol/errors.ts';
@@ -118,11 +118,13 @@ export class OpenBatch {
   get chunk(): Chunk | undefined {
     return this.#chunk;
   }
-  /** From now on its bytes are nobody else's, so views of its records need no release. Before it is opened. */
+  /** From now on its bytes are nobody else's, so views of its records need no release. */
   own(): void {
     if (this.#chunk === undefined) return;
+    const before = this.stored;
     // Copy: a chunk is used again, and one batch should not hold a megabyte.
-    this.stored = Buffer.from(this.stored);
+    this.stored = Buffer.from(before);
+    if (this.#cursor?.bytes === before) this.#cursor = this.#storedCursor();
     this.end();
   }
   /** Nobody looks at it any more. */
@@ -228,13 +230,17 @@ export class OpenBatch {
     }
     const codec = codecs[batchAttributes(stored, 0) & ATTRIBUTE_COMPRESSION] ?? 'none';
     if (codec === 'none') {
-      this.#cursor = new RecordCursor(stored, BATCH_OVERHEAD_BYTES, stored.length);
+      this.#cursor = this.#storedCursor();
       this.#locatedEnd = BATCH_OVERHEAD_BYTES;
     } else {
       const records = decompress(codec, stored.subarray(BATCH_OVERHEAD_BYTES), this.#decompressedBytesMax);
       this.#cursor = new RecordCursor(records, 0, records.length);
     }
     return this.#cursor;
+  }
+
+  #storedCursor(): RecordCursor {
+    return new RecordCursor(this.stored, BATCH_OVERHEAD_BYTES, this.stored.length);
   }
 
   #allDeltas(): Int32Array {

@@ -48,7 +48,7 @@ export interface QueuedRecords {
   readonly gaps: readonly OffsetRun[];
 }
 
-/** Neighbouring records of an open batch, which stays as it is as long as somebody has it. */
+/** Neighbouring records of an open batch. */
 export interface RecordSpan {
   readonly batch: OpenBatch;
   readonly index: number;
@@ -56,12 +56,14 @@ export interface RecordSpan {
 }
 
 export interface QueuedSpans {
-  /** In order of offsets. */
+  /** In order of offsets; valid until `release`. */
   readonly spans: readonly RecordSpan[];
   /** Offsets that were asked for, below `restFrom`, and have no record: settle them as 'gap'. */
   readonly gaps: readonly OffsetRun[];
   /** What was asked for from here on did not fit into the bytes that were allowed; infinity: it did. */
   readonly restFrom: number;
+  /** Called once, when the records were looked at. */
+  release(): void;
 }
 
 export interface QueuedBatches {
@@ -117,21 +119,28 @@ export class QueueReader {
    * what was written.
    */
   records(partition: Partition, runs: readonly OffsetRun[]): QueuedRecords | Promise<QueuedRecords> {
-    const found = this.spans(partition, runs);
-    return found instanceof Promise ? found.then(recordsOf) : recordsOf(found);
+    const reading = new SpansReading(partition, runs, this.#open, this.#chunks, this.#decompressedBytesMax);
+    reading.isOwning = true;
+    return this.#read(reading)?.then(recordsOf) ?? recordsOf(reading);
   }
 
   /**
    * The same as places in open batches: for who walks through many without an object for each. About `bytesMax` of them;
    * the batch that reaches it is in it.
    */
-  spans(
-    partition: Partition,
-    runs: readonly OffsetRun[],
-    bytesMax = Number.POSITIVE_INFINITY,
-  ): QueuedSpans | Promise<QueuedSpans> {
-    const reading = new SpansReading(partition, runs, this.#open, this.#decompressedBytesMax, bytesMax);
-    return this.#read(reading) ?? reading;
+  spans(partition: Partition, runs: readonly OffsetRun[], bytesMax?: number): QueuedSpans | Promise<QueuedSpans> {
+    const reading = new SpansReading(partition, runs, this.#open, this.#chunks, this.#decompressedBytesMax, bytesMax);
+    try {
+      const pending = this.#read(reading);
+      if (pending === undefined) return reading;
+      return pending.catch((error: unknown) => {
+        reading.release();
+        throw error;
+      });
+    } catch (error) {
+      reading.release();
+      throw error;
+    }
   }
 
   /**
@@ -140,7 +149,7 @@ export class QueueReader {
    * whatever `bytesMax` says; then as many as fit.
    */
   batches(partition: Partition, runs: readonly OffsetRun[], bytesMax: number): QueuedBatches | Promise<QueuedBatches> {
-    const reading = new BatchesReading(partition, runs, this.#open, this.#decompressedBytesMax, bytesMax);
+    const reading = new BatchesReading(partition, runs, this.#open, this.#chunks, this.#decompressedBytesMax, bytesMax);
     try {
       const pending = this.#read(reading);
       if (pending === undefined) return reading;
@@ -401,20 +410,27 @@ class SpansReading implements Reading, QueuedSpans {
   readonly readBytes = RECORDS_READ_BYTES;
   readonly spans: RecordSpan[] = [];
   restFrom = Number.POSITIVE_INFINITY;
+  /** Views of its records may be held for ever. */
+  isOwning = false;
   readonly #open: OpenBatches;
+  readonly #chunks: ChunkPool;
   readonly #decompressedBytesMax: number;
   #bytesLeft: number;
+  /** What `spans` lie in. */
+  readonly #held: Chunk[] = [];
 
   constructor(
     partition: Partition,
     runs: readonly OffsetRun[],
     open: OpenBatches,
+    chunks: ChunkPool,
     decompressedBytesMax: number,
-    bytesMax: number,
+    bytesMax = Number.POSITIVE_INFINITY,
   ) {
     this.partition = partition;
     this.wanted = new WantedOffsets(runs);
     this.#open = open;
+    this.#chunks = chunks;
     this.#decompressedBytesMax = decompressedBytesMax;
     this.#bytesLeft = bytesMax;
   }
@@ -428,26 +444,37 @@ class SpansReading implements Reading, QueuedSpans {
     wanted.skipTo(batch.baseOffset);
     if (batch.isControl) wanted.skipTo(batch.lastOffset + 1);
     if (wanted.next > batch.lastOffset) return false;
-    batch.own();
+    if (this.isOwning) batch.own();
+    const { chunk } = batch;
+    chunk?.retain();
+    if (chunk !== undefined) this.#held.push(chunk);
     let taken = 0;
+    let end = 0;
     eachWantedRun(batch, wanted, (index, count) => {
       this.spans.push({ batch, index, count });
       taken += count;
+      end = index + count;
     });
     this.#bytesLeft -= (batch.stored.length * taken) / batch.recordCount;
     if (this.#bytesLeft <= 0 && !wanted.isDone) {
       this.restFrom = wanted.next;
       wanted.stopAt(wanted.next);
     }
-    return false;
+    // Queues hand out in order: who has had the last record has mostly had the others.
+    return chunk !== undefined && end === batch.recordCount;
   }
 
   takeView(chunk: Buffer, at: number, sizeBytes: number): boolean {
-    openCopy(this, this.#open, chunk, at, sizeBytes, this.#decompressedBytesMax);
+    openCopy(this, this.#open, this.#chunks, chunk, at, sizeBytes, this.#decompressedBytesMax);
     return false;
+  }
+
+  release(): void {
+    for (const chunk of this.#held.splice(0)) chunk.release();
   }
 }
 
+/** Of batches that have their bytes for themselves. */
 function recordsOf({ spans, gaps }: QueuedSpans): QueuedRecords {
   const records: LogRecord[] = [];
   for (const { batch, index, count } of spans) {
@@ -456,25 +483,27 @@ function recordsOf({ spans, gaps }: QueuedSpans): QueuedRecords {
   return { records, gaps };
 }
 
-/** Has `reading` take an open batch that does not depend on the memory of the log, and keeps it. */
+/** Has `reading` take an open batch that does not depend on the memory of the log, and keeps it unless it is used up. */
 function openCopy(
   reading: Reading,
   open: OpenBatches,
-  chunk: Buffer,
+  chunks: ChunkPool,
+  bytes: Buffer,
   at: number,
   sizeBytes: number,
   decompressedBytesMax: number,
 ): void {
-  if ((batchAttributes(chunk, at) & ATTRIBUTE_CONTROL) !== 0) {
-    reading.wanted.skipTo(batchLastOffset(chunk, at) + 1);
+  if ((batchAttributes(bytes, at) & ATTRIBUTE_CONTROL) !== 0) {
+    reading.wanted.skipTo(batchLastOffset(bytes, at) + 1);
     return;
   }
-  // Copy: views of records are held for as long as their consumers like, memory of the log is not.
-  const stored = Buffer.allocUnsafe(sizeBytes);
-  chunk.copy(stored, 0, at, at + sizeBytes);
-  const batch = new OpenBatch(reading.partition, stored, decompressedBytesMax);
-  reading.takeOpen(batch);
-  open.add(batch);
+  const chunk = chunks.take(sizeBytes);
+  // Copy: open batches are held for a while, memory of the log is not.
+  bytes.copy(chunk.bytes, 0, at, at + sizeBytes);
+  const batch = new OpenBatch(reading.partition, chunk.bytes.subarray(0, sizeBytes), decompressedBytesMax, chunk);
+  chunk.release();
+  if (reading.takeOpen(batch)) batch.end();
+  else open.add(batch);
 }
 
 class BatchesReading implements Reading, QueuedBatches {
@@ -484,6 +513,7 @@ class BatchesReading implements Reading, QueuedBatches {
   sizeBytes = 0;
   restFrom = Number.POSITIVE_INFINITY;
   readonly #open: OpenBatches;
+  readonly #chunks: ChunkPool;
   readonly #decompressedBytesMax: number;
   readonly #bytesMax: number;
   /** What `chunks` has views of. */
@@ -497,12 +527,14 @@ class BatchesReading implements Reading, QueuedBatches {
     partition: Partition,
     runs: readonly OffsetRun[],
     open: OpenBatches,
+    chunks: ChunkPool,
     decompressedBytesMax: number,
     bytesMax: number,
   ) {
     this.partition = partition;
     this.wanted = new WantedOffsets(runs);
     this.#open = open;
+    this.#chunks = chunks;
     this.#decompressedBytesMax = decompressedBytesMax;
     this.#bytesMax = bytesMax;
   }
@@ -526,7 +558,7 @@ class BatchesReading implements Reading, QueuedBatches {
     const isControl = (batchAttributes(chunk, at) & ATTRIBUTE_CONTROL) !== 0;
     const isDense = recordCount === lastOffset - baseOffset + 1;
     if (isControl || !isDense || wanted.countTo(lastOffset) * 2 < recordCount) {
-      openCopy(this, this.#open, chunk, at, sizeBytes, this.#decompressedBytesMax);
+      openCopy(this, this.#open, this.#chunks, chunk, at, sizeBytes, this.#decompressedBytesMax);
       return false;
     }
     if (!this.#hasRoom(sizeBytes, from)) return false;

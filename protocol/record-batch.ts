@@ -498,8 +498,24 @@ export class BatchBuilder {
     return true;
   }
 
+  /** Memory that it holds. */
+  get heldBytes(): number {
+    return this.#bytes.length;
+  }
+
   /** The batch. The builder is empty afterwards and may be filled again. */
   build(options: BatchOptions = {}): Buffer {
+    const batch = this.#finish(options);
+    this.#bytes = EMPTY;
+    return batch;
+  }
+
+  /** As `build`, but the batch lies in the builder's memory: it is valid until the next `add`. */
+  buildInPlace(options: BatchOptions = {}): Buffer {
+    return this.#finish(options);
+  }
+
+  #finish(options: BatchOptions): Buffer {
     if (this.#recordCount === 0) throw new RangeError('a batch has at least one record');
     const codec = options.compression ?? 'none';
     let batch = this.#bytes;
@@ -510,7 +526,6 @@ export class BatchBuilder {
       records.copy(batch, BATCH_OVERHEAD_BYTES);
     }
     this.#writeHeader(batch, codecs.indexOf(codec), options);
-    this.#bytes = EMPTY;
     this.#sizeBytes = BATCH_OVERHEAD_BYTES;
     this.#recordCount = 0;
     return batch;

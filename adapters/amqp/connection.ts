@@ -35,7 +35,7 @@ import type { Alarms } from './alarms.ts';
 import { Channel } from './channel.ts';
 import { credentialsOf, MECHANISMS } from './login.ts';
 import { Output, type OutputChunks } from './output.ts';
-import { Publisher } from './publisher.ts';
+import { type BatchBuilders, Publisher } from './publisher.ts';
 import type { DirectReplies } from './direct-replies.ts';
 import { AmqpError, amqpErrorOf } from './reply.ts';
 import { keptTable } from './topology.ts';
@@ -70,7 +70,10 @@ export interface DoorParts {
   readonly replies: DirectReplies;
   readonly alarms: Alarms;
   readonly version: string;
+  /** No limit counts it and no list shows it. */
+  readonly isInternal: boolean;
   readonly chunks: OutputChunks;
+  readonly builders: BatchBuilders;
   /** A line for the operator. */
   readonly report: (message: string, error: unknown) => void;
 }
@@ -137,6 +140,7 @@ export class AmqpConnection implements TransportHandler {
     this.publisher = new Publisher({
       engine,
       queues,
+      builders: parts.builders,
       refused: (error) => {
         this.fail(amqpErrorOf(error));
       },
@@ -595,7 +599,8 @@ export class AmqpConnection implements TransportHandler {
   /** Limits of the vhost and of the user. 530. */
   #checkLimits(virtualHost: string): void {
     const { vhosts, users } = this.parts.directory;
-    const others = [...this.parts.connections].filter(({ isOpen }) => isOpen);
+    if (this.parts.isInternal) return;
+    const others = [...this.parts.connections].filter(({ isOpen, parts }) => isOpen && !parts.isInternal);
     const ofVhost = vhosts.limit(virtualHost, 'max-connections');
     if (ofVhost !== undefined && others.filter(({ vhostName }) => vhostName === virtualHost).length >= ofVhost) {
       const why = `access to vhost '${virtualHost}' refused for user '${this.#user}': connection limit (${ofVhost}) is reached`;
@@ -767,6 +772,7 @@ export class AmqpConnection implements TransportHandler {
     this.sentFrames += buffers.length;
     this.#sentMs = this.parts.clock.monotonic();
     this.#transport.write(buffers, () => {
+      this.output.sent();
       const hadRoom = this.hasRoom;
       this.#unsentBytes -= sizeBytes;
       if (hadRoom || !this.hasRoom || this.isClosed) return;

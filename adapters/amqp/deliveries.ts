@@ -257,6 +257,7 @@ export class Deliveries {
       }
       reading.then(
         (found) => {
+          if (this.#isClosed) return found.release();
           arrival.found = found;
           this.#deliver();
         },
@@ -285,6 +286,7 @@ export class Deliveries {
       subscription.pending -= count;
       if (subscription.isCancelled || found === undefined) this.#undo(arrival);
       else this.#hand(arrival, found);
+      found?.release();
       this.#closeIfDone(subscription);
     }
     if (done > 0) this.#arrivals.splice(0, done);
@@ -540,6 +542,7 @@ export class Deliveries {
     this.#subscriptions.clear();
     this.#leaving.clear();
     this.#unacked.clear();
+    for (const { found } of this.#arrivals) found?.release();
     this.#arrivals.length = 0;
   }
 }

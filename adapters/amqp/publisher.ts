@@ -13,6 +13,7 @@ import type { Queue, QueueRegistry } from '../../broker/queues.ts';
 
 /** A message larger than this is a batch of its own. */
 export const BATCH_BYTES_MAX = 64 * 1024;
+const FREE_BUILDERS_MAX = 64;
 const WAITED: AppendOptions = { origin: 'client', urgency: 'waited' };
 const LAZY: AppendOptions = { origin: 'client', urgency: 'lazy' };
 
@@ -35,6 +36,22 @@ export class Confirms {
   }
 }
 
+/**
+ * Builders that are used again and again, shared by all connections of the door: the memory of a batch is needed only until
+ * it is appended.
+ */
+export class BatchBuilders {
+  readonly #free: BatchBuilder[] = [];
+
+  take(): BatchBuilder {
+    return this.#free.pop() ?? new BatchBuilder(BATCH_BYTES_MAX);
+  }
+  /** It is empty, and nobody looks at its batch any more. */
+  give(builder: BatchBuilder): void {
+    if (this.#free.length < FREE_BUILDERS_MAX && builder.heldBytes <= 2 * BATCH_BYTES_MAX) this.#free.push(builder);
+  }
+}
+
 interface OpenBatch {
   readonly builder: BatchBuilder;
   /** Messages that its queue takes after those before it. */
@@ -48,6 +65,7 @@ interface OpenBatch {
 export interface PublisherParts {
   readonly engine: Engine;
   readonly queues: QueueRegistry;
+  readonly builders: BatchBuilders;
   /** A message that nobody waits for could not be stored. */
   refused(error: MillraceError): void;
 }
@@ -68,7 +86,7 @@ export class Publisher {
   add(queue: Queue, partition: Partition, record: Letter, confirms: Confirms | undefined): void {
     let open = this.#open.get(partition);
     if (open === undefined) {
-      open = { builder: new BatchBuilder(BATCH_BYTES_MAX), room: 0, confirms: [], tags: [], isWaited: false };
+      open = { builder: this.#parts.builders.take(), room: 0, confirms: [], tags: [], isWaited: false };
       this.#open.set(partition, open);
       open.room = this.#room(partition);
     }
@@ -99,7 +117,10 @@ export class Publisher {
   }
 
   flush(): void {
-    for (const [partition, open] of this.#open) if (open.builder.recordCount > 0) this.#append(partition, open);
+    for (const [partition, open] of this.#open) {
+      if (open.builder.recordCount > 0) this.#append(partition, open);
+      this.#parts.builders.give(open.builder);
+    }
     this.#open.clear();
     for (const confirms of this.#confirming) {
       const { sink, lastTag, failed } = confirms;
@@ -114,7 +135,7 @@ export class Publisher {
     open.confirms = [];
     open.tags = [];
     open.isWaited = false;
-    const batch = open.builder.build();
+    const batch = open.builder.buildInPlace();
     try {
       const intake = this.#parts.queues.intake(partition.topicId);
       const pending = intake?.check(partition, batch, 'door');

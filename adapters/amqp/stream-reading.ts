@@ -98,9 +98,11 @@ export class StreamReading implements LogReader {
   }
 
   #arrived(found: QueuedSpans, lastOffset: number): void {
-    if (this.#isClosed) return;
-    this.#next = Math.min(lastOffset + 1, found.restFrom);
-    this.#host.arrived(found);
+    if (!this.#isClosed) {
+      this.#next = Math.min(lastOffset + 1, found.restFrom);
+      this.#host.arrived(found);
+    }
+    found.release();
     this.#host.schedule();
   }
 

@@ -147,6 +147,50 @@ test('a record of a Kafka client, failed deliveries and headers that fit no fram
   t.deepEqual(readProperties(new Reader(delivered(large).properties)), { deliveryMode: 2 } as Properties);
 });
 
+test('memory is used again when it was sent, and not before, whoever took it', (t) => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.record({ who: fc.nat(2), kind: fc.nat(3), size: fc.integer({ min: 1, max: 30_000 }) }), {
+        maxLength: 200,
+      }),
+      (steps) => {
+        const chunks = new OutputChunks();
+        const peers = [0, 1, 2].map(() => ({
+          output: new Output(chunks),
+          sending: [] as Buffer[][],
+          told: '',
+          got: '',
+        }));
+        const send = (peer: (typeof peers)[number]): void => {
+          const buffers = peer.sending.shift();
+          if (buffers === undefined) return;
+          // What the kernel reads now, after everybody has written more.
+          peer.got += Buffer.concat(buffers).toString('latin1');
+          peer.output.sent();
+        };
+        steps.forEach(({ who, kind, size }, step) => {
+          const peer = peers[who];
+          if (kind === 0) send(peer);
+          else if (kind === 1) peer.sending.push(peer.output.drain());
+          else {
+            const bytes = Buffer.alloc(size, `${step}|`);
+            peer.output.push(bytes);
+            peer.told += bytes.toString('latin1');
+          }
+        });
+        for (const peer of peers) {
+          peer.sending.push(peer.output.drain());
+          while (peer.sending.length > 0) send(peer);
+          if (peer.got !== peer.told) return false;
+        }
+        return true;
+      },
+    ),
+    { numRuns: 200 },
+  );
+  t.pass();
+});
+
 test('small frames of many connections share a chunk; a large body is passed on as it is', (t) => {
   const chunks = new OutputChunks();
   const [one, other] = [new Output(chunks), new Output(chunks)];

@@ -525,10 +525,6 @@ test('graver mistakes end the connection', async (t) => {
     await c.consume(queue, () => {}, { consumerTag: 'a' });
   };
   t.is(await connectionError(twice), "NOT_ALLOWED - attempt to reuse consumer tag 'a'");
-  t.regex(
-    await connectionError((c) => c.assertQueue('q', { deadLetterExchange: 'x' })),
-    /^NOT_IMPLEMENTED - x-dead-letter-exchange/,
-  );
   await t.throwsAsync(amqp.connect(broker.amqp.replace('guest:guest', 'guest:wrong')), { message: /403 .*PLAIN/ });
   await t.throwsAsync(amqp.connect(`${broker.amqp}/other`));
 });
