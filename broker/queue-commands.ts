@@ -1,7 +1,6 @@
 /**
  * What operators ask of queues, as JSON: the command line sends it over the Kafka port (`broker/kafka/queue-command.ts`),
- * and every other door may. A command is an object with `command` and its arguments; an answer is an object. What is
- * changed is durable when the answer comes. Unknown arguments are refused, so that a typing error does nothing.
+ * and every other door may. What is changed is durable when the answer comes.
  *
  *   list {}                                                                → { queues: Summary[] }
  *   create { name, topic?, from?, settings? }                              → { created, queue: Summary }
@@ -17,7 +16,19 @@
  */
 import { MillraceError } from '../protocol/errors.ts';
 import type { Clock } from '../storage/clock.ts';
-import type { Operation, ResourceType } from './access.ts';
+import type { Operation } from './access.ts';
+import {
+  type Allows,
+  type Answer,
+  type Arguments,
+  checkedCommand,
+  flag,
+  invalid,
+  optionalText,
+  requiredText,
+  texts,
+  wholeNumber,
+} from './command-arguments.ts';
 import type { Engine } from './engine.ts';
 import { deathHistory, messageId, messageOrigin } from './queue-attributes.ts';
 import { messageFilter } from './queue-filter.ts';
@@ -27,9 +38,6 @@ import type { QueuedRecord, QueueReader } from './queue-reader.ts';
 import { queueSettingTable } from './queue-settings.ts';
 import type { Queue, QueuePartition, QueueRegistry } from './queues.ts';
 import type { TopicRegistry } from './topics.ts';
-
-/** Whether whoever asks may do this. */
-export type Allows = (operation: Operation, type: ResourceType, name: string) => boolean;
 
 export interface QueueCommandsParts {
   readonly engine: Engine;
@@ -52,12 +60,6 @@ const SCAN_MESSAGES = 1000;
 /** How long a command waits for a queue that reads its log after a start, and how often it looks. */
 const LEARN_MS_MAX = 10_000;
 const LEARN_LOOK_MS = 10;
-/** Of a command as text: a filter and settings at their longest are far below. */
-const COMMAND_BYTES_MAX = 1024 * 1024;
-
-type Answer = Readonly<Record<string, unknown>>;
-type Arguments = Readonly<Record<string, unknown>>;
-
 export class QueueCommands {
   readonly #parts: QueueCommandsParts;
   readonly jobs: QueueJobs;
@@ -80,32 +82,9 @@ export class QueueCommands {
     this.#rates.close();
   }
 
-  /** `run` as text: `{"answer":…}` or `{"error":{"code":…,"message":…}}`. Fails only for what nobody expected. */
-  async runText(text: Uint8Array, allows: Allows): Promise<Buffer> {
-    try {
-      if (text.length > COMMAND_BYTES_MAX) throw invalid(`a command of ${text.length} bytes`);
-      return Buffer.from(JSON.stringify({ answer: await this.run(parse(text), allows) }));
-    } catch (error) {
-      if (!(error instanceof MillraceError)) throw error;
-      return Buffer.from(JSON.stringify({ error: { code: error.code, message: error.message } }));
-    }
-  }
-
   /** INVALID_REQUEST for a command that is not understood; QUEUE_NOT_FOUND, GROUP_AUTHORIZATION_FAILED and those of the registry. */
   async run(request: unknown, allows: Allows): Promise<Answer> {
-    if (typeof request !== 'object' || request === null) throw invalid('a command is an object');
-    // Looked at argument by argument.
-    const args = request as Arguments;
-    const { command } = args;
-    const known = typeof command === 'string' && Object.hasOwn(argumentsOf, command);
-    if (!known)
-      throw invalid(`there is no command '${String(command)}'; there are ${Object.keys(argumentsOf).join(', ')}`);
-    // A key of the table, by the check before it.
-    const name = command as keyof typeof argumentsOf;
-    const allowed: readonly string[] = argumentsOf[name];
-    for (const key of Object.keys(args)) {
-      if (key !== 'command' && !allowed.includes(key)) throw invalid(`${name} has no argument '${key}'`);
-    }
+    const { name, args } = checkedCommand(request, argumentsOf);
     switch (name) {
       case 'list':
         return this.#list(allows);
@@ -460,14 +439,6 @@ const argumentsOf = {
   cancel: ['id', 'name'],
 } as const satisfies Record<string, readonly string[]>;
 
-function parse(text: Uint8Array): unknown {
-  try {
-    return JSON.parse(Buffer.from(text.buffer, text.byteOffset, text.length).toString());
-  } catch (cause) {
-    throw new MillraceError('INVALID_REQUEST', 'a queue command is not JSON', { cause });
-  }
-}
-
 function jobRequest(args: Arguments): Pick<JobRequest, 'filter' | 'ratePerSecond' | 'messagesMax' | 'isDryRun'> {
   return {
     filter: texts(args, 'filter'),
@@ -513,35 +484,6 @@ function check(allows: Allows, operation: Operation, type: 'TOPIC' | 'GROUP', na
   throw new MillraceError(`${type}_AUTHORIZATION_FAILED`, `${operation} on ${type.toLowerCase()} '${name}' is denied`);
 }
 
-function optionalText(args: Arguments, name: string): string | undefined {
-  const value = args[name];
-  if (value === undefined || value === null) return undefined;
-  if (typeof value !== 'string' || value === '') throw invalid(`${name} must be text, not ${JSON.stringify(value)}`);
-  return value;
-}
-function requiredText(args: Arguments, name: string): string {
-  const value = optionalText(args, name);
-  if (value === undefined) throw invalid(`${name} is missing`);
-  return value;
-}
-function texts(args: Arguments, name: string): string[] | undefined {
-  const value = args[name];
-  if (value === undefined || value === null) return undefined;
-  if (!Array.isArray(value) || value.some((text) => typeof text !== 'string'))
-    throw invalid(`${name} must be a list of texts`);
-  return value;
-}
-function wholeNumber(args: Arguments, name: string, min: number, max: number): number | undefined {
-  const value = args[name];
-  if (value === undefined || value === null) return undefined;
-  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= min && value <= max) return value;
-  throw invalid(`${name} must be a whole number from ${min} to ${max}, not ${JSON.stringify(value)}`);
-}
-function flag(args: Arguments, name: string): boolean {
-  const value = args[name] ?? false;
-  if (typeof value !== 'boolean') throw invalid(`${name} must be true or false, not ${JSON.stringify(value)}`);
-  return value;
-}
 /** Names and values of settings; null: back to the default. */
 function settingEntries(args: Arguments): Map<string, string | undefined> {
   const given = args.settings ?? {};
@@ -559,8 +501,4 @@ function settingEntries(args: Arguments): Map<string, string | undefined> {
     else entries.set(name, String(value));
   }
   return entries;
-}
-
-function invalid(message: string): MillraceError {
-  return new MillraceError('INVALID_REQUEST', message);
 }

@@ -2,6 +2,7 @@
 import test from 'ava';
 import fc from 'fast-check';
 import type { Operation, ResourceType } from '../../broker/access.ts';
+import { runText } from '../../broker/command-arguments.ts';
 import { QueueCommands } from '../../broker/queue-commands.ts';
 import { QueueWorld } from '../support/queue-world.ts';
 
@@ -32,7 +33,9 @@ class CommandWorld {
   async raw(text: string): Promise<{ answer?: Shown; error?: { code: string; message: string } }> {
     const allows = (operation: Operation, type: ResourceType, name: string): boolean =>
       !this.denied.has(`${operation} ${type} ${name}`);
-    const answer = await this.world.clock.settle(this.commands.runText(Buffer.from(text), allows));
+    const answer = await this.world.clock.settle(
+      runText(Buffer.from(text), (request) => this.commands.run(request, allows)),
+    );
     return JSON.parse(answer.toString());
   }
   async run(command: Shown): Promise<Shown> {
