@@ -12,6 +12,8 @@ export interface Io {
   readonly stdin: AsyncIterable<Buffer>;
   /** Whether somebody types the input. */
   readonly isInteractive: boolean;
+  /** One line that is typed and not shown; undefined if nobody types, or it was broken off. */
+  typedSecret(prompt: string): Promise<string | undefined>;
   /** To standard output; resolves when there is room for more. Rejects with `OutputClosed` when nobody reads any more. */
   write(text: string | Uint8Array): Promise<void>;
   /** One line to standard error. */
@@ -39,9 +41,32 @@ export function processIo(): Io {
       return stdin;
     },
     isInteractive: stdin.isTTY === true,
+    typedSecret: async (prompt) => (stdin.isTTY === true ? typedUnseen(stdin, stderr, prompt) : undefined),
     write: (text) => written(stdout, text, () => failure),
     note: (line) => void stderr.write(`${line}\n`),
   };
+}
+
+/** Reads keys one by one up to the end of the line, so that the terminal shows none of them. */
+async function typedUnseen(stdin: typeof process.stdin, stderr: Writable, prompt: string): Promise<string | undefined> {
+  stderr.write(prompt);
+  stdin.setRawMode(true);
+  let typed = '';
+  try {
+    for await (const chunk of stdin) {
+      for (const key of String(chunk)) {
+        if (key === '\r' || key === '\n') return typed;
+        // Ctrl-C and Ctrl-D.
+        if (key === '\u0003' || key === '\u0004') return undefined;
+        if (key === '\u007f' || key === '\b') typed = typed.slice(0, -1);
+        else typed += key;
+      }
+    }
+    return undefined;
+  } finally {
+    stdin.setRawMode(false);
+    stderr.write('\n');
+  }
 }
 
 async function written(stream: Writable, text: string | Uint8Array, failed: () => Error | undefined): Promise<void> {

@@ -32,6 +32,18 @@ const groups: Readonly<Record<string, Group>> = {
     summary: 'list, create, inspect, purge, redrive, replay queues',
     load: async () => (await import('./queue.ts')).queueCommands,
   },
+  user: {
+    summary: 'users, what they may do, and their access keys',
+    load: async () => (await import('./user.ts')).userCommands,
+  },
+  vhost: {
+    summary: 'list, make, limit, delete vhosts of AMQP',
+    load: async () => (await import('./vhost.ts')).vhostCommands,
+  },
+  policy: {
+    summary: 'list, set, delete policies of queues and exchanges of AMQP',
+    load: async () => (await import('./policy.ts')).policyCommands,
+  },
   produce: {
     summary: 'write records from standard input',
     load: async () => (await import('./produce.ts')).produceCommand,

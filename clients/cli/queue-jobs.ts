@@ -1,6 +1,6 @@
 /** `millrace queue` move, redrive, replay and jobs: what the broker does in steps, while this waits and tells. */
 import type { KafkaCluster } from '../kafka/cluster.ts';
-import { type QueueCommand, type QueueJob, runQueueCommand } from '../kafka/queues.ts';
+import { type QueueCommand, type QueueJob, runBrokerCommand } from '../kafka/queues.ts';
 import { clusterFlags, withCluster } from './cluster-flags.ts';
 import { type Args, type Command, CommandFailure, type Flag, UsageError, exitCodes, wholeNumber } from './command.ts';
 import type { Io } from './io.ts';
@@ -92,7 +92,7 @@ A place is ${PLACE_HELP}.`,
     return withCluster(args, io, async (cluster) => {
       const isForPrograms = isJson(args);
       const answer = await onQueue(() =>
-        runQueueCommand<{ replayed: number }>(cluster, { command: 'replay', name, partition, ...range }),
+        runBrokerCommand<{ replayed: number }>(cluster, { command: 'replay', name, partition, ...range }),
       );
       if (isForPrograms) await io.write(jsonLine(answer));
       else io.note(`${plural(answer.replayed, 'message')} of queue ${name} can be taken again`);
@@ -124,7 +124,7 @@ const jobs: Command = {
     return withCluster(args, io, async (cluster) => {
       const isForPrograms = isJson(args);
       const command = { command: 'jobs', name: args.positionals.at(0) };
-      const { jobs: found } = await runQueueCommand<{ jobs: QueueJob[] }>(cluster, command);
+      const { jobs: found } = await runBrokerCommand<{ jobs: QueueJob[] }>(cluster, command);
       if (isForPrograms) for (const job of found) await io.write(jsonLine(job));
       else if (found.length === 0) io.note('There are no jobs.');
       else await io.write(table(HEAD, found.map(jobRow)));
@@ -158,7 +158,7 @@ async function runJob(args: Args, io: Io, command: QueueCommand & { readonly nam
     dryRun: args.has('dry-run'),
   };
   return withCluster(args, io, async (cluster) => {
-    let { job } = await onQueue(() => runQueueCommand<{ job: QueueJob }>(cluster, request));
+    let { job } = await onQueue(() => runBrokerCommand<{ job: QueueJob }>(cluster, request));
     if (!args.has('detach')) job = await ended(cluster, job, io);
     if (isForPrograms) await io.write(jsonLine(job));
     else tell(job, io);
@@ -174,7 +174,7 @@ async function ended(cluster: KafkaCluster, started: QueueJob, io: Io): Promise<
   while (job.status === 'running') {
     await new Promise<void>((resolve) => io.clock.after(waitMs, resolve));
     waitMs = Math.min(waitMs * 2, ASK_MAX_MS);
-    ({ job } = await runQueueCommand<{ job: QueueJob }>(cluster, { command: 'job', id: job.id }));
+    ({ job } = await runBrokerCommand<{ job: QueueJob }>(cluster, { command: 'job', id: job.id }));
     if (job.status !== 'running' || io.clock.monotonic() - toldMs < TELL_MS) continue;
     toldMs = io.clock.monotonic();
     io.note(`job ${jobLine(job)}; it goes on without us ('millrace queue jobs --cancel ${job.id}' ends it)`);
@@ -202,7 +202,7 @@ function tell(job: QueueJob, io: Io): void {
 function cancelJob(args: Args, io: Io, which: { id?: number; name?: string }): Promise<void> {
   return withCluster(args, io, async (cluster) => {
     const isForPrograms = isJson(args);
-    const { job } = await runQueueCommand<{ job: QueueJob }>(cluster, { command: 'cancel', ...which });
+    const { job } = await runBrokerCommand<{ job: QueueJob }>(cluster, { command: 'cancel', ...which });
     if (isForPrograms) await io.write(jsonLine(job));
     else io.note(`job ${jobLine(job)}`);
   });

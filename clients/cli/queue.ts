@@ -4,7 +4,7 @@ import {
   type PeekedMessage,
   type QueueDescription,
   type QueueSummary,
-  runQueueCommand,
+  runBrokerCommand,
 } from '../kafka/queues.ts';
 import { clusterFlags, withCluster } from './cluster-flags.ts';
 import { type Args, type Command, CommandFailure, type Flag, UsageError, keyValue, wholeNumber } from './command.ts';
@@ -113,7 +113,7 @@ const list: Command = {
   run: (args, io) =>
     withCluster(args, io, async (cluster) => {
       const isForPrograms = isJson(args);
-      const { queues } = await runQueueCommand<{ queues: QueueSummary[] }>(cluster, { command: 'list' });
+      const { queues } = await runBrokerCommand<{ queues: QueueSummary[] }>(cluster, { command: 'list' });
       if (isForPrograms) for (const queue of queues) await io.write(jsonLine(queue));
       else if (queues.length === 0) io.note("There are no queues; 'millrace queue create NAME' makes one.");
       else await io.write(table(HEAD, queues.map(summaryRow)));
@@ -195,7 +195,7 @@ Examples:
       for (const name of args.positionals) {
         const command = { command: 'create', name, topic, from, settings };
         try {
-          const { created } = await runQueueCommand<{ created: boolean }>(cluster, command);
+          const { created } = await runBrokerCommand<{ created: boolean }>(cluster, command);
           io.note(created ? `created queue ${name}` : `queue ${name} exists already, with these settings`);
         } catch (error) {
           if (!isCode(error, 'QUEUE_DIFFERS')) throw error;
@@ -224,7 +224,7 @@ const alter: Command = {
       for (const setting of args.texts('unset')) settings[setting] = null;
       if (Object.keys(settings).length === 0)
         throw new UsageError('nothing to change: give --set, --unset or a setting');
-      await onQueue(() => runQueueCommand(cluster, { command: 'alter', name, settings }));
+      await onQueue(() => runBrokerCommand(cluster, { command: 'alter', name, settings }));
       io.note(`changed queue ${name}`);
     }),
 };
@@ -240,7 +240,7 @@ const describe: Command = {
       const isForPrograms = isJson(args);
       for (const name of args.positionals) {
         const { queue } = await onQueue(() =>
-          runQueueCommand<{ queue: QueueDescription }>(cluster, { command: 'describe', name }),
+          runBrokerCommand<{ queue: QueueDescription }>(cluster, { command: 'describe', name }),
         );
         if (isForPrograms) await io.write(jsonLine(queue));
         else await io.write(descriptionText(queue, args.has('all-settings')));
@@ -311,7 +311,7 @@ died in) and origin (topic they came from).`,
         filter: args.texts('filter'),
       };
       const { messages, isMore } = await onQueue(() =>
-        runQueueCommand<{ messages: PeekedMessage[]; isMore: boolean }>(cluster, command),
+        runBrokerCommand<{ messages: PeekedMessage[]; isMore: boolean }>(cluster, command),
       );
       for (const message of messages) await io.write(isForPrograms ? jsonLine(message) : messageText(message));
       if (isForPrograms) return;
@@ -360,7 +360,7 @@ const purge: Command = {
       const untilOffset = optionalNumber(args, 'until-offset', 0);
       const command = { command: 'purge', name, inFlight: args.has('in-flight'), untilOffset };
       const isForPrograms = isJson(args);
-      const answer = await onQueue(() => runQueueCommand<{ purged: number }>(cluster, command));
+      const answer = await onQueue(() => runBrokerCommand<{ purged: number }>(cluster, command));
       if (isForPrograms) await io.write(jsonLine(answer));
       else io.note(`purged ${plural(answer.purged, 'message')} of queue ${name}`);
     }),
@@ -382,7 +382,7 @@ const remove: Command = {
       const conditions = { ifEmpty: args.has('if-empty'), ifUnused: args.has('if-unused') };
       for (const name of args.positionals) {
         try {
-          await runQueueCommand(cluster, { command: 'delete', name, ...conditions });
+          await runBrokerCommand(cluster, { command: 'delete', name, ...conditions });
           io.note(`deleted queue ${name}`);
         } catch (error) {
           if (!isCode(error, 'QUEUE_NOT_FOUND')) throw error;

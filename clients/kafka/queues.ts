@@ -1,7 +1,7 @@
 /**
- * Queue commands to a Millrace broker, over its Kafka port: JSON in a tagged field of AlterShareGroupOffsets, which the
- * broker announces as feature `millrace.queues` (docs/queues.md). Commands and answers are those of
- * `broker/queue-commands.ts`.
+ * Commands about queues, users, vhosts and policies to a Millrace broker, over its Kafka port: JSON in a tagged field of
+ * AlterShareGroupOffsets, which the broker announces as feature `millrace.queues` (docs/queues.md). Commands and answers
+ * are those of `broker/queue-commands.ts` and `broker/directory-commands.ts`.
  */
 import { apis } from '../../protocol/kafka/apis.ts';
 import { type ErrorCode, errors, MillraceError } from '../../protocol/errors.ts';
@@ -12,7 +12,10 @@ import { throwOnError } from './errors.ts';
 const FEATURE = 'millrace.queues';
 const FEATURE_VERSION = 1;
 /** May be asked again when an answer got lost. */
-const REPEATABLE: ReadonlySet<string> = new Set(['list', 'describe', 'peek', 'jobs', 'job', 'alter', 'create']);
+const REPEATABLE: ReadonlySet<string> = new Set([
+  ...['list', 'describe', 'peek', 'jobs', 'job', 'alter', 'create'],
+  ...['user.list', 'user.permissions', 'key.list', 'vhost.list', 'policy.list'],
+]);
 
 export interface QueueCommand {
   readonly command: string;
@@ -24,7 +27,7 @@ export interface QueueCommand {
  * version of the feature vouches for. A `MillraceError` with the broker's code and words, UNSUPPORTED_VERSION from a
  * server that is no Millrace.
  */
-export async function runQueueCommand<Answer>(cluster: KafkaCluster, command: QueueCommand): Promise<Answer> {
+export async function runBrokerCommand<Answer>(cluster: KafkaCluster, command: QueueCommand): Promise<Answer> {
   const isRepeatable = REPEATABLE.has(command.command);
   const connection = await cluster.retry(() => cluster.any());
   const { answer, error } = isRepeatable
@@ -58,7 +61,7 @@ async function send<Answer>(connection: KafkaConnection, command: QueueCommand):
     topics: [],
     queueCommand: Buffer.from(JSON.stringify(command)),
   }));
-  throwOnError(response.errorCode, `queue command ${command.command}`, response.errorMessage);
+  throwOnError(response.errorCode, `command ${command.command}`, response.errorMessage);
   if (response.queueAnswer === null) throw new MillraceError('UNSUPPORTED_VERSION', 'the answer has no queue answer');
   // The broker's own text, see above.
   return JSON.parse(response.queueAnswer.toString()) as Sent<Answer>;

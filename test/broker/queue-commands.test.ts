@@ -213,7 +213,7 @@ test('what is not understood is refused in words, and does nothing', async (t) =
     const { error } = await on.raw(text);
     t.regex(`${error?.code}: ${error?.message}`, message);
   };
-  await refused('', /^INVALID_REQUEST: a queue command is not JSON/);
+  await refused('', /^INVALID_REQUEST: a command is not JSON/);
   await refused('{', /not JSON/);
   await refused('3', /a command is an object/);
   await refused('null', /a command is an object/);

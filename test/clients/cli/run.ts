@@ -22,6 +22,7 @@ export function cliFor(bootstrap: string): Cli {
       env: { MILLRACE_BOOTSTRAP: bootstrap },
       stdin: typeof input === 'string' ? oneChunk(input) : input,
       isInteractive: false,
+      typedSecret: async () => undefined,
       async write(piece) {
         pieces.push(piece);
       },
