@@ -13,6 +13,7 @@ import { type Jobs, WorkerJobs } from '../storage/jobs.ts';
 import { loadNative } from '../storage/native.ts';
 import { NodeDisk } from '../storage/node-disk.ts';
 import { AmqpDoor } from '../adapters/amqp/door.ts';
+import { observeAmqp } from '../adapters/amqp/observe.ts';
 import { ManagementDoor } from '../adapters/management/door.ts';
 import type { Machine } from '../adapters/management/parts.ts';
 import { SqsDoor } from '../adapters/sqs/door.ts';
@@ -191,6 +192,7 @@ export async function openBroker({
   const requests = new RequestBudget(options['requests.buffered.bytes.max']);
   const connections = new Set<KafkaConnection>();
   observeBroker(metrics, { broker, engine, fetch, apis, connections });
+  observeAmqp(metrics, amqp);
   let retention = clock.after(options['log.retention.check.interval.ms'], retain);
   function retain(): void {
     const retaining = engine.retain().then(() => queues.retain());
@@ -399,11 +401,10 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
     }
     if (config.doors.management) {
       const { host, port } = config.doors.management;
-      const { directory, queues, engine, clock, random, dataDir, clusterId } = broker;
+      const { directory, queues, clock, random, dataDir, clusterId } = broker;
       const management = new ManagementDoor({
         directory,
         queues,
-        engine,
         clock,
         random,
         dataDir,

@@ -33,9 +33,12 @@ export class Alarms {
     const { engine, clock } = this.#parts;
     const nowMs = clock.monotonic();
     if (nowMs - this.#lookedMs >= LOOK_MS) this.#look(nowMs);
-    if (!engine.isFull && !this.#isMemoryLow) return undefined;
-    const what = [...(engine.isFull ? ['disk'] : []), ...(this.#isMemoryLow ? ['memory'] : [])];
-    return `low on ${what.join(' & ')}`;
+    return engine.isFull || this.#isMemoryLow ? `low on ${this.lowOn.join(' & ')}` : undefined;
+  }
+  /** As it was at the last look. */
+  get lowOn(): readonly ('disk' | 'memory')[] {
+    const { engine } = this.#parts;
+    return [...(engine.isFull ? (['disk'] as const) : []), ...(this.#isMemoryLow ? (['memory'] as const) : [])];
   }
 
   #look(nowMs: number): void {

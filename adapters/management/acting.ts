@@ -18,7 +18,7 @@ export async function asUser<T>(
   let client: DirectClient;
   try {
     client = await DirectClient.open({
-      accept: parts.acceptDirect,
+      accept: (transport) => parts.amqp.accept(transport, true),
       clock: parts.clock,
       user: user.name,
       password,

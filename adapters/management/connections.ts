@@ -128,7 +128,7 @@ function connectionFact(parts: ManagementParts, connection: AmqpConnection): Fac
     recv_cnt: connection.receivedFrames,
     send_cnt: connection.sentFrames,
     send_pend: connection.unsentBytes,
-    state: 'running',
+    state: connection.isBlocked ? 'blocked' : 'running',
     channels: [...connection.channels()].length,
     garbage_collection: GARBAGE_COLLECTION,
     auth_mechanism: connection.mechanism,

@@ -4,8 +4,6 @@
  */
 import type { Options } from '../../broker/config.ts';
 import { type HttpAnswer, type HttpDoor, type HttpRequest, listenHttp } from '../../broker/http-server.ts';
-import type { Transport } from '../../broker/server.ts';
-import type { AmqpConnection } from '../amqp/connection.ts';
 import { RABBITMQ_VERSION } from '../amqp/door.ts';
 import { bindingResources } from './bindings.ts';
 import { connectionResources, octetReading } from './connections.ts';
@@ -37,16 +35,7 @@ const IDLE_MS = 120_000;
 export interface ManagementDoorParts
   extends Pick<
     ManagementParts,
-    | 'directory'
-    | 'amqp'
-    | 'queues'
-    | 'engine'
-    | 'clock'
-    | 'random'
-    | 'machine'
-    | 'dataDir'
-    | 'clusterId'
-    | 'productVersion'
+    'directory' | 'amqp' | 'queues' | 'clock' | 'random' | 'machine' | 'dataDir' | 'clusterId' | 'productVersion'
   > {
   readonly options: Options;
   /** The doors that are open. */
@@ -64,8 +53,7 @@ export class ManagementDoor {
   constructor({ options, report, listeners, ...given }: ManagementDoorParts) {
     this.#options = options;
     this.#report = report;
-    const { amqp, clock, directory, machine } = given;
-    const direct = new WeakSet<AmqpConnection>();
+    const { clock, directory, machine } = given;
     const nodeName = `millrace@${machine.hostName}`;
     const bodyBytesMax = options['management.body.bytes.max'];
     const parts: ManagementParts = {
@@ -80,12 +68,6 @@ export class ManagementDoor {
       },
       bodyBytesMax,
       rates: new Rates(clock, () => readings(parts)),
-      acceptDirect(transport: Transport) {
-        const connection = amqp.accept(transport);
-        direct.add(connection);
-        return connection;
-      },
-      isDirect: (connection) => direct.has(connection),
     };
     this.#parts = parts;
     const router = new Router({

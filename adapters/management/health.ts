@@ -25,14 +25,14 @@ const UNITS: Readonly<Record<string, number>> = { days: 1, weeks: 7, months: 365
 
 export function healthResources(parts: ManagementParts): Resources {
   const check = (get: (call: Call) => unknown): Resource => ({ allowed: 'user', get });
-  const alarms = (reason: string): Resource =>
+  const alarmsCheck = (reason: string): Resource =>
     check(() => {
-      if (!parts.engine.isFull) return OK;
-      return failed({ reason, alarms: [{ node: parts.nodeName, resource: 'disk' }] });
+      const alarms = parts.amqp.alarms.map((resource) => ({ node: parts.nodeName, resource }));
+      return alarms.length === 0 ? OK : failed({ reason, alarms });
     });
   return {
-    '/health/checks/alarms': alarms('There are alarms in effect in the cluster'),
-    '/health/checks/local-alarms': alarms('There are alarms in effect on the node'),
+    '/health/checks/alarms': alarmsCheck('There are alarms in effect in the cluster'),
+    '/health/checks/local-alarms': alarmsCheck('There are alarms in effect on the node'),
     '/health/checks/certificate-expiration/:within/:unit': check(({ params }) => {
       if (!/^[+-]?\d+$/.test(params['within'])) throw badRequest('Invalid expiration value.');
       if (!Object.hasOwn(UNITS, params['unit'].toLowerCase())) {

@@ -6,7 +6,7 @@ import type { DirectClient } from './direct-client.ts';
 import { objectField, textField, wholeField } from './fields.ts';
 import type { Fact } from './listing.ts';
 import { exchangeName, isExchange, isQueue, type ManagementParts } from './parts.ts';
-import { badRequest, type Call, type Resources } from './resource.ts';
+import { ApiError, badRequest, type Call, type Resources } from './resource.ts';
 import { jsonToTable, tableToJson } from './tables.ts';
 
 const ACK_MODES = ['ack_requeue_true', 'ack_requeue_false', 'reject_requeue_true', 'reject_requeue_false'];
@@ -32,6 +32,10 @@ async function publish(parts: ManagementParts, call: Call): Promise<Fact> {
   const body = await call.json(['routing_key', 'properties', 'payload', 'payload_encoding']);
   const { payload, payload_encoding: encoding } = body;
   if (typeof payload !== 'string') throw badRequest('payload_not_string');
+  // A publish would wait for them to end.
+  if (parts.amqp.alarms.length > 0) {
+    throw new ApiError(503, 'service_unavailable', `the broker is low on ${parts.amqp.alarms.join(' and ')}`);
+  }
   const properties = propertiesOf(objectField(body, 'properties'));
   const to = { exchange: exchangeName(call.params['exchange']), routingKey: textField(body, 'routing_key') };
   return asUser(parts, { call, vhost: call.params['vhost'], style: 'published' }, async (client) => {

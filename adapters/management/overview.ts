@@ -162,7 +162,7 @@ function contextFacts({ listeners, nodeName: node }: ManagementParts): Fact[] {
 }
 
 function nodeFact(parts: ManagementParts): Fact {
-  const { machine, engine } = parts;
+  const { machine } = parts;
   let sockets = 0;
   for (const _ of parts.amqp.connections) sockets++;
   return {
@@ -176,9 +176,9 @@ function nodeFact(parts: ManagementParts): Fact {
     run_queue: 0,
     rates_mode: 'basic',
     mem_limit: machine.memoryBytesMax,
-    mem_alarm: false,
+    mem_alarm: parts.amqp.alarms.includes('memory'),
     mem_calculation_strategy: 'rss',
-    disk_free_alarm: engine.isFull,
+    disk_free_alarm: parts.amqp.alarms.includes('disk'),
     db_dir: parts.dataDir,
     config_files: [],
     log_files: [],

@@ -1,9 +1,7 @@
 /** What all resources stand on, and the few questions that most of them ask. */
 import type { Directory } from '../../broker/directory.ts';
-import type { Engine } from '../../broker/engine.ts';
 import type { PolicySubject } from '../../broker/policies.ts';
 import type { QueueRegistry } from '../../broker/queues.ts';
-import type { Accept } from '../../broker/server.ts';
 import type { Clock, Random } from '../../storage/clock.ts';
 import type { AmqpConnection } from '../amqp/connection.ts';
 import type { AmqpDoor } from '../amqp/door.ts';
@@ -32,7 +30,6 @@ export interface ManagementParts {
   readonly directory: Directory;
   readonly amqp: AmqpDoor;
   readonly queues: QueueRegistry;
-  readonly engine: Engine;
   readonly clock: Clock;
   readonly random: Random;
   readonly machine: Machine;
@@ -47,9 +44,6 @@ export interface ManagementParts {
   readonly bodyBytesMax: number;
   readonly rates: Rates;
   readonly listeners: () => readonly Listener[];
-  /** A connection of the AMQP door that no list shows. */
-  readonly acceptDirect: Accept;
-  readonly isDirect: (connection: AmqpConnection) => boolean;
 }
 
 /** Who RabbitMQ says has made what nobody is known to have made. */
@@ -88,7 +82,7 @@ export function isExchange(parts: ManagementParts, { vhost, exchange }: Params):
 
 /** Those of clients. */
 export function clientConnections(parts: ManagementParts): AmqpConnection[] {
-  return [...parts.amqp.connections].filter((each) => each.isOpen && !parts.isDirect(each));
+  return [...parts.amqp.connections].filter((each) => each.isOpen && !each.parts.isInternal);
 }
 
 /** The names of what applies; none if nothing does. */

@@ -1,6 +1,6 @@
 /** Virtual hosts: what is said of them, and the sums of what is in them. */
 import type { VhostFacts } from '../../broker/directory-state.ts';
-import { MessageCounters } from '../amqp/counters.ts';
+import type { MessageCounters } from '../amqp/counters.ts';
 import { isMonitor, visibleVhosts } from './authorize.ts';
 import { tagsField, textField } from './fields.ts';
 import { type Fact, listed } from './listing.ts';
@@ -80,7 +80,7 @@ export function describedVhost({ name, description, tags, defaultQueueType }: Vh
 function vhostFact(parts: ManagementParts, vhost: VhostFacts, query: URLSearchParams): Fact {
   const fact = { ...describedVhost(vhost), tracing: false, cluster_state: { [parts.nodeName]: 'running' } };
   if (query.get('disable_stats') === 'true') return fact;
-  const rates = parts.rates.of(vhostKey(parts, vhost.name) ?? vhost);
+  const rates = parts.rates.of(vhostOf(parts, vhost.name) ?? vhost);
   const { counters, lengths, octets } = vhostSums(parts, vhost.name);
   return {
     ...fact,
@@ -89,9 +89,6 @@ function vhostFact(parts: ManagementParts, vhost: VhostFacts, query: URLSearchPa
     ...messageStats([publishReading(counters), deliverReading(counters)], rates),
   };
 }
-
-/** What rates of a vhost are kept by. */
-export const vhostKey = (parts: ManagementParts, name: string): object | undefined => vhostOf(parts, name);
 
 export function vhostReading(parts: ManagementParts, name: string): Reading {
   const { counters, lengths, octets } = vhostSums(parts, name);
@@ -107,24 +104,18 @@ export interface VhostSums {
 
 /** Over its queues, and over the channels that are there and were. */
 export function vhostSums(parts: ManagementParts, name: string): VhostSums {
-  const vhost = vhostOf(parts, name);
-  const counters = new MessageCounters();
   let ready = 0;
   let unacknowledged = 0;
-  if (vhost !== undefined) {
-    counters.add(vhost.endedCounters);
-    for (const queue of vhost.queues()) {
-      const lengths = queueLengths(queue);
-      ready += lengths['messages_ready'];
-      unacknowledged += lengths['messages_unacknowledged'];
-    }
+  for (const queue of vhostOf(parts, name)?.queues() ?? []) {
+    const lengths = queueLengths(queue);
+    ready += lengths['messages_ready'];
+    unacknowledged += lengths['messages_unacknowledged'];
   }
   const octets = { recv_oct: 0, send_oct: 0 };
   for (const connection of clientConnections(parts)) {
     if (connection.vhostName !== name) continue;
     octets.recv_oct += connection.receivedBytes;
     octets.send_oct += connection.sentBytes;
-    for (const channel of connection.channels()) counters.add(channel.counters);
   }
-  return { counters, lengths: lengthReading(ready, unacknowledged), octets };
+  return { counters: parts.amqp.counters(name), lengths: lengthReading(ready, unacknowledged), octets };
 }
