@@ -5,6 +5,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { AttributeIndex } from '../../broker/attribute-index.ts';
+import { DedupBudget, dedupHash, DedupWindow } from '../../broker/dedup.ts';
 import type { AcquiredRun } from '../../broker/queue.ts';
 import { DEFAULT_STATE_SETTINGS, QueueState, type QueueStateSettings } from '../../broker/queue-state.ts';
 
@@ -29,6 +30,9 @@ const cases: Readonly<Record<string, () => void>> = {
   'delays-at-once': delaysAtOnce,
   redeliver: redeliver,
   priority: priority,
+  'release-1m': releaseAtOnce,
+  'all-at-once': allAtOnce,
+  'dedup-3m': dedup,
 };
 
 const chosen = process.argv.slice(2);
@@ -372,6 +376,74 @@ function delaysAtOnce(): void {
   });
 }
 
+// ------------------------------------------------------------------ all at once
+
+/** A consumer that holds a million goes: how long a slice takes, and all of it. */
+function releaseAtOnce(): void {
+  const state = newState({});
+  state.extend(MILLION, NOW, NOW);
+  for (let taken = 0; taken < MILLION; taken += 1000) {
+    acquire(state, 1, 1000);
+    state.takeChanges();
+  }
+  let longest = 0;
+  const ns = timed(() => {
+    while (state.heldBy(1) > 0) {
+      longest = Math.max(
+        longest,
+        elapsedMs(() => state.releaseOwner(1, NOW, { isFailure: true, messagesMax: 10_000 })),
+      );
+      state.takeChanges();
+    }
+  });
+  report('1 million given back 10,000 at a time', { 'longest slice ms': longest, 'messages/s': 1e9 / ns });
+}
+
+/** What is done to a whole backlog of a million in one go. */
+function allAtOnce(): void {
+  for (const kind of ['plain', 'groups'] as const) {
+    const { state } = backlogWorld(kind, MILLION, kind === 'groups');
+    const configureMs = elapsedMs(() => state.configure({ ...state.settings, delayMs: 5 }, NOW));
+    const priorityMs = elapsedMs(() => state.configure({ ...state.settings, priorityMax: 5 }, NOW));
+    const purgeMs = elapsedMs(() => state.purge({ takeInFlight: false }));
+    const replayMs = elapsedMs(() => state.replay(0, MILLION, NOW));
+    const figures = { 'purge ms': purgeMs, 'replay ms': replayMs, 'configure ms': configureMs };
+    report(`1 million at once, ${kind}`, { ...figures, 'configure priorities ms': priorityMs });
+  }
+  const attributes = new AttributeIndex();
+  const state = newState({}, attributes);
+  for (let offset = 0; offset < MILLION; offset++) {
+    attributes.append(offset, { ...grouped(undefined), notBeforeMs: NOW + 60_000 + ((offset * 7919) % 86_400_000) });
+  }
+  const extendMs = elapsedMs(() => state.extend(MILLION, NOW, NOW));
+  const purgeMs = elapsedMs(() => {
+    state.purge({ takeInFlight: false });
+    if (state.nextDeadlineMs !== NEVER) throw new Error('something is delayed');
+  });
+  report('1 million delayed', { 'extend ms': extendMs, 'purge ms': purgeMs });
+}
+
+function dedup(): void {
+  const window = new DedupWindow({ windowMs: 3_600_000, budget: new DedupBudget(1e9) });
+  const ids = 3 * MILLION;
+  // The heap of a broker that has worked is not that of one that has just begun.
+  for (let offset = 0; offset < MILLION; offset++) window.find(dedupHash(`other-${offset}`), NOW);
+  window.add(dedupHash('first'), { partition: 0, offset: 0, timeMs: NOW });
+  memory();
+  const before = process.memoryUsage.rss();
+  const ns = timed(() => {
+    for (let offset = 1; offset < ids; offset++) {
+      const hash = dedupHash(`message-${offset}`);
+      const timeMs = NOW + Math.floor(offset / 1000);
+      if (window.find(hash, timeMs) === undefined) window.add(hash, { partition: 0, offset, timeMs });
+      if (offset % 1000 === 0) window.takeChanges(() => offset);
+    }
+  });
+  memory();
+  const rss = process.memoryUsage.rss() - before;
+  report('3 million ids', { 'RSS MB': rss / 1e6, 'bytes an id': window.sizeBytes / ids, 'ids/s': 3e9 / ns });
+}
+
 // ------------------------------------------------------------------ parts
 
 function newState(settings: Partial<QueueStateSettings>, attributes = new AttributeIndex()): QueueState {
@@ -425,6 +497,12 @@ function memory(): number {
   globalThis.gc?.();
   const { heapUsed, arrayBuffers } = process.memoryUsage();
   return heapUsed + arrayBuffers;
+}
+
+function elapsedMs(run: () => void): number {
+  const from = process.hrtime.bigint();
+  run();
+  return Number(process.hrtime.bigint() - from) / 1e6;
 }
 
 function median(values: readonly number[]): number {
