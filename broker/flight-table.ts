@@ -28,7 +28,16 @@ const FAILED_MAX = 0xffff;
 /** Of the details of a row in flight: who took it (`queue-changes.ts`). */
 const DOOR = 3;
 
+/** How a message is in flight. */
+export interface Flight {
+  readonly owner: OwnerId;
+  readonly details: number;
+  readonly untilMs: number;
+  readonly nowMs: number;
+}
+
 interface OwnerRows {
+  readonly owner: OwnerId;
   first: number;
   count: number;
 }
@@ -54,6 +63,8 @@ export class FlightTable {
 
   #slots = new Uint32Array(SMALLEST * 2);
   #ownerRows = new Map<OwnerId, OwnerRows>();
+  /** One of them: who was looked for last is mostly looked for next. */
+  #latestOwner: OwnerRows | undefined;
   /** Rows in flight, by door. */
   readonly #inFlight = new Uint32Array(DOOR + 1);
 
@@ -78,15 +89,16 @@ export class FlightTable {
     }
   }
 
+  /** As `find`, mostly without a search if `row` is that of the message before. */
+  findAfter(row: number, offset: number): number {
+    const next = row + 1;
+    if (next < this.#used && this.#offsets[next] === offset && this.#status[next] !== 0) return next;
+    return this.find(offset);
+  }
+
   /** A new row without owner, deadline and counts. There must be none for this offset. */
   insert(offset: number, status: RowStatus, details: number): number {
-    let row = this.#free;
-    if (row !== 0) this.#free = this.#ownerNext[row];
-    else {
-      if (this.#used === this.#capacity) this.#grow();
-      row = this.#used++;
-    }
-    this.#count++;
+    const row = this.#newRow();
     this.#offsets[row] = offset;
     this.#owners[row] = 0;
     this.#acquired[row] = 0;
@@ -98,6 +110,37 @@ export class FlightTable {
     if (status === IN_FLIGHT) this.#inFlight[details & DOOR]++;
     if (this.#count * 2 > this.#slots.length) this.#rehash(this.#slots.length * 2);
     else this.#enter(row, offset);
+    return row;
+  }
+
+  /** New rows of messages side by side that are handed out for the first time. There must be none for these offsets. */
+  insertRun(offset: number, count: number, { owner, details, untilMs, nowMs }: Flight): void {
+    while ((this.#count + count) * 2 > this.#slots.length) this.#rehash(this.#slots.length * 2);
+    const rows = this.#rowsOf(owner) ?? this.#newOwner(owner);
+    for (let at = 0; at < count; at++) {
+      const row = this.#newRow();
+      this.#offsets[row] = offset + at;
+      this.#owners[row] = owner;
+      this.#acquired[row] = 1;
+      this.#failed[row] = 0;
+      this.#status[row] = IN_FLIGHT;
+      this.#details[row] = details;
+      this.#firstTakenMs[row] = nowMs;
+      this.#linkOwner(row, rows);
+      this.#deadlines.set(row, untilMs);
+      this.#enter(row, offset + at);
+    }
+    this.#inFlight[details & DOOR] += count;
+  }
+
+  #newRow(): number {
+    let row = this.#free;
+    if (row !== 0) this.#free = this.#ownerNext[row];
+    else {
+      if (this.#used === this.#capacity) this.#grow();
+      row = this.#used++;
+    }
+    this.#count++;
     return row;
   }
 
@@ -177,12 +220,22 @@ export class FlightTable {
     if (old === owner) return;
     if (old !== 0) this.#unlinkOwner(row, old);
     this.#owners[row] = owner;
-    if (owner === 0) return;
-    let rows = this.#ownerRows.get(owner);
-    if (rows === undefined) {
-      rows = { first: 0, count: 0 };
-      this.#ownerRows.set(owner, rows);
-    }
+    if (owner !== 0) this.#linkOwner(row, this.#rowsOf(owner) ?? this.#newOwner(owner));
+  }
+
+  #rowsOf(owner: OwnerId): OwnerRows | undefined {
+    if (this.#latestOwner?.owner !== owner) this.#latestOwner = this.#ownerRows.get(owner);
+    return this.#latestOwner;
+  }
+
+  #newOwner(owner: OwnerId): OwnerRows {
+    const rows = { owner, first: 0, count: 0 };
+    this.#ownerRows.set(owner, rows);
+    this.#latestOwner = rows;
+    return rows;
+  }
+
+  #linkOwner(row: number, rows: OwnerRows): void {
     this.#ownerPrevious[row] = 0;
     this.#ownerNext[row] = rows.first;
     if (rows.first !== 0) this.#ownerPrevious[rows.first] = row;
@@ -191,14 +244,16 @@ export class FlightTable {
   }
 
   #unlinkOwner(row: number, owner: OwnerId): void {
-    const rows = this.#ownerRows.get(owner);
+    const rows = this.#rowsOf(owner);
     if (rows === undefined) throw new Error(`row ${row} names owner ${owner}, who has none`);
     const previous = this.#ownerPrevious[row];
     const next = this.#ownerNext[row];
     if (previous === 0) rows.first = next;
     else this.#ownerNext[previous] = next;
     if (next !== 0) this.#ownerPrevious[next] = previous;
-    if (--rows.count === 0) this.#ownerRows.delete(owner);
+    if (--rows.count > 0) return;
+    this.#ownerRows.delete(owner);
+    this.#latestOwner = undefined;
   }
 
   /** One of the owner's rows, 0 if it has none. */
@@ -257,6 +312,7 @@ export class FlightTable {
     this.#deadlines = smaller.#deadlines;
     this.#slots = smaller.#slots;
     this.#ownerRows = smaller.#ownerRows;
+    this.#latestOwner = undefined;
   }
 
   #grow(): void {

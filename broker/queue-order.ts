@@ -240,6 +240,12 @@ export class QueueOrder {
     if (to === DUE) this.#makeAvailable(offset);
   }
 
+  /** Messages side by side that were in flight are done. */
+  finished(offset: number, count: number): void {
+    if (!this.#hasGroups) this.#heldCount -= count;
+    else for (let at = 0; at < count; at++) this.moved(offset + at, HELD, GONE);
+  }
+
   #makeAvailable(offset: number): void {
     const lane = this.#laneOf(offset);
     // At or above the cursor it will be met by it, if it was never handed out.

@@ -70,7 +70,8 @@ export class QueueServing implements ConsumerHost {
   #waiters: (() => void)[] = [];
   /** What was handed out in this turn and need not wait. */
   #leaving: (() => void)[] = [];
-  /** Set while there is something to commit that nobody waits for. */
+  /** Since when there is something to commit that nobody waits for (−1: nothing); its timer is left alone when that is committed. */
+  #dirtyMs = -1;
   #lingering: Timer | undefined;
   readonly #deadlines = new TimerWheel<Due>();
   readonly #dues = new Map<QueuePartition, Due>();
@@ -211,9 +212,8 @@ export class QueueServing implements ConsumerHost {
   #commit(urgency: 'waited' | 'lazy', others: readonly CommitPart[]): void {
     if (this.#isStopped) return;
     const { engine, log } = this.#parts;
-    this.#lingering?.cancel();
-    this.#lingering = undefined;
     this.#look();
+    this.#dirtyMs = -1;
     if (this.#events.length > 0 || this.#dirty.size > 0 || others.length > 0) {
       const events = this.#events;
       this.#events = [];
@@ -246,13 +246,22 @@ export class QueueServing implements ConsumerHost {
     const isWaited = this.#waiters.length > 0 || this.#urgency === 'waited' || this.#events.length > 0;
     const { clock, commitLingerMs } = this.#parts;
     if (isWaited || commitLingerMs === 0) this.#commit(this.#urgency, []);
-    else if (this.#dirty.size > 0) {
-      this.#lingering ??= clock.after(commitLingerMs, () => {
-        this.#lingering = undefined;
-        this.#guard(() => this.#commit('lazy', []));
-      });
+    else if (this.#dirty.size > 0 && this.#dirtyMs < 0) {
+      this.#dirtyMs = clock.monotonic();
+      this.#linger(commitLingerMs);
     }
     return isWaited;
+  }
+
+  #linger(delayMs: number): void {
+    const { clock, commitLingerMs } = this.#parts;
+    this.#lingering ??= clock.after(delayMs, () => {
+      this.#lingering = undefined;
+      if (this.#dirtyMs < 0) return;
+      const restMs = this.#dirtyMs + commitLingerMs - clock.monotonic();
+      if (restMs >= 1) this.#linger(restMs);
+      else this.#guard(() => this.#commit('lazy', []));
+    });
   }
 
   // --- deadlines ---

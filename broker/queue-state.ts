@@ -13,6 +13,7 @@ import { ArrivalTimes } from './arrival-times.ts';
 import { AttemptLimits } from './attempt-limits.ts';
 import { AttributeIndex } from './attribute-index.ts';
 import { FlightTable, IN_FLIGHT, LEAVING, READY, TAKEN, WAITING } from './flight-table.ts';
+import { addToRuns, areApart, type MutableRun } from './message-runs.ts';
 import { DELAYED, DONE, FRESH, MessageStates, TRACKED } from './message-states.ts';
 import { HandOutMark } from './hand-out-mark.ts';
 import { OffsetHeap } from './offset-heap.ts';
@@ -48,13 +49,6 @@ export const ADVANCE_MESSAGES_MAX = 5_000;
 const NEVER = Number.POSITIVE_INFINITY;
 /** When a lock whose message cannot be read yet is looked at again. */
 const UNREAD_RETRY_MS = 1000;
-
-interface MutableRun {
-  firstOffset: number;
-  lastOffset: number;
-  acquiredCount: number;
-  failedCount: number;
-}
 
 export class QueueState {
   #settings: QueueStateSettings;
@@ -378,8 +372,15 @@ export class QueueState {
 
   /** Goes on to the end of the batch, as far as its messages are what comes next. */
   #takeRest(last: number, batchLast: number, options: AcquireOptions, runs: MutableRun[]): void {
+    const isPlain = this.#order.isPlain && !this.#hasExpiry;
     for (let offset = last + 1; offset <= batchLast; offset++) {
       if (this.#order.next() !== offset) return;
+      const count = isPlain ? this.#order.freshRun(offset, batchLast - offset + 1) : 0;
+      if (count > 1) {
+        this.#takeRun(offset, count, options, runs);
+        offset += count - 1;
+        continue;
+      }
       const row = this.#states.get(offset) === TRACKED ? this.#flights.find(offset) : 0;
       if (this.#hasExpiry && this.#expiresAtMs(offset) <= options.nowMs) return;
       if (row !== 0 && this.#flights.acquiredCount(row) >= this.#limits.receivesMax) return;
@@ -410,17 +411,10 @@ export class QueueState {
 
   /** Messages side by side that were never handed out, on a queue where that is all there is to know. */
   #takeRun(offset: number, count: number, options: AcquireOptions, runs: MutableRun[]): void {
-    const flights = this.#flights;
     const details = doorCode(options.door) | (options.isBoundToConnection ? IS_BOUND : 0);
-    const { owner, lockedUntilMs } = options;
+    const { owner, lockedUntilMs: untilMs, nowMs } = options;
     const end = offset + count;
-    for (let at = offset; at < end; at++) {
-      const row = flights.insert(at, IN_FLIGHT, details);
-      flights.setAcquiredCount(row, 1);
-      flights.setFirstTakenMs(row, options.nowMs);
-      flights.setOwner(row, owner);
-      flights.setUntilMs(row, lockedUntilMs);
-    }
+    this.#flights.insertRun(offset, count, { owner, details, untilMs, nowMs });
     this.#states.setRange(offset, end, TRACKED);
     this.#inFlightCount += count;
     if (end > this.#next) this.#next = end;
@@ -514,12 +508,15 @@ export class QueueState {
   /** Looks up the rows of all settlements and marks them, so that none is named twice. Takes the marks off again. */
   #check(owner: OwnerId | 'any', settlements: readonly Settlement[], nowMs: number): number {
     const flights = this.#flights;
+    const mayRepeat = !areApart(settlements);
     let count = 0;
     let offender = -1;
+    let row = 0;
     for (const { firstOffset, lastOffset } of settlements) {
       for (let offset = firstOffset; offset <= lastOffset && offender < 0; offset++) {
-        const row = flights.find(offset);
-        if (row === 0 || offset >= this.#end || !this.#isHeld(row, owner, nowMs) || !flights.mark(row)) {
+        row = flights.findAfter(row, offset);
+        const isHeld = row !== 0 && offset < this.#end && this.#isHeld(row, owner, nowMs);
+        if (!isHeld || (mayRepeat && !flights.mark(row))) {
           offender = offset;
           break;
         }
@@ -527,7 +524,7 @@ export class QueueState {
         this.#rows[count++] = row;
       }
     }
-    for (let at = 0; at < count; at++) flights.unmark(this.#rows[at]);
+    if (mayRepeat) for (let at = 0; at < count; at++) flights.unmark(this.#rows[at]);
     if (offender >= 0) {
       throw new MillraceError('INVALID_RECORD_STATE', `message ${offender} is not in flight for consumer ${owner}`);
     }
@@ -548,11 +545,12 @@ export class QueueState {
 
   #acceptRows(firstOffset: number, at: number, end: number): void {
     const count = end - at;
-    for (let i = at; i < end; i++) this.#flights.remove(this.#rows[i]);
+    // The last one first: what comes after it in the table is gone already and need not move up.
+    for (let i = end - 1; i >= at; i--) this.#flights.remove(this.#rows[i]);
     this.#states.setRange(firstOffset, firstOffset + count, DONE);
     this.#doneCount += count;
     this.#inFlightCount -= count;
-    for (let i = 0; i < count; i++) this.#order.moved(firstOffset + i, HELD, GONE);
+    this.#order.finished(firstOffset, count);
     this.#changes.note(CHANGE.done, firstOffset, count, 0, 0);
   }
 
@@ -975,24 +973,4 @@ function isOtherOrder(old: QueueStateSettings, settings: QueueStateSettings): bo
     old.priorityMax !== settings.priorityMax ||
     old.lookaheadMax !== settings.lookaheadMax
   );
-}
-
-function addToRuns(
-  runs: MutableRun[],
-  offset: number,
-  count: number,
-  acquiredCount: number,
-  failedCount: number,
-): void {
-  const last = runs.length > 0 ? runs[runs.length - 1] : undefined;
-  if (
-    last !== undefined &&
-    last.lastOffset === offset - 1 &&
-    last.acquiredCount === acquiredCount &&
-    last.failedCount === failedCount
-  ) {
-    last.lastOffset += count;
-    return;
-  }
-  runs.push({ firstOffset: offset, lastOffset: offset + count - 1, acquiredCount, failedCount });
 }
