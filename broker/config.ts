@@ -138,7 +138,12 @@ export const options = {
     16,
     'Journal files: appends wait only when all of them are full and not yet checkpointed.',
   ),
-  'journal.entry.bytes': int(16 * MIB, 64 * KIB, 256 * MIB, 'Largest atomic commit.'),
+  'journal.entry.bytes': int(
+    32 * MIB,
+    64 * KIB,
+    256 * MIB,
+    'Largest atomic commit. Half of it is what a transaction may publish: enough for the largest AMQP message.',
+  ),
   'journal.group.bytes': int(
     4 * MIB,
     64 * KIB,

@@ -753,7 +753,7 @@ export class QueueRegistry {
       return { intake, pending: intake?.check(partition, batch, 'door'), recordCount: batchRecordCount(batch, 0) };
     });
     // The rest is for what the queues have to say.
-    const bytesMax = this.#parts.options['journal.entry.bytes'] / 2;
+    const bytesMax = this.#parts.options['journal.entry.bytes'] * 0.75;
     if (sizeBytes > bytesMax) {
       throw new MillraceError('RECORD_LIST_TOO_LARGE', `${sizeBytes} bytes in one commit; ${bytesMax} are allowed`);
     }

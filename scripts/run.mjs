@@ -214,7 +214,7 @@ async function dev(args) {
 /** The whole broker on a simulated disk, clock and network, from seeds. */
 async function sim(args) {
   const isOfLog = args.includes('--log') || args.includes('--mutants');
-  const program = args.includes('--queues') ? 'queue-main' : isOfLog ? 'log-main' : 'main';
+  const program = args.includes('--queues') || args.includes('--amqp') ? 'queue-main' : isOfLog ? 'log-main' : 'main';
   return run([join(root, `dist/test/sim/${program}.js`), ...args], { cwd: root });
 }
 

@@ -282,7 +282,7 @@ export class Channel {
         if (this.#confirms !== undefined) {
           throw new AmqpError('PRECONDITION_FAILED', 'cannot switch from confirm to tx mode');
         }
-        this.#transaction ??= new Transaction(this.#connection.parts.options['journal.entry.bytes'] / 4);
+        this.#transaction ??= new Transaction(this.#connection.parts.options['journal.entry.bytes'] / 2);
         return this.#send({ method: 'tx.select-ok' });
       case 'tx.commit':
         return this.#commit(this.#begun());

@@ -26,6 +26,8 @@ export interface Mutant {
   isBroker?: boolean;
   /** It is the simulation of queues (`queue-main.ts`) that must notice. */
   isQueues?: boolean;
+  /** With `isQueues`: the run through the AMQP door. */
+  isAmqp?: boolean;
   /** What shows it, if not the usual workload. */
   isUniform?: boolean;
   /** Default 1..8. */
@@ -320,13 +322,14 @@ export function checkFits({ changes }: Mutant): void {
 
 function explore(
   folder: string,
-  { isBroker, isQueues, isUniform, seeds }: Mutant,
+  { isBroker, isQueues, isAmqp, isUniform, seeds }: Mutant,
 ): Promise<{ code: number; text: string }> {
   const program = isBroker === true ? 'main' : isQueues === true ? 'queue-main' : 'log-main';
   const script = join(folder, `test/sim/${program}.js`);
   const ofLog = ['--synced', '--stride', '3', '--no-faults', ...(isUniform === true ? ['--uniform'] : [])];
   const isOfBroker = isBroker === true || isQueues === true;
-  const args = isOfBroker ? ['--seeds', seeds ?? '1..60'] : ['--seeds', seeds ?? '1..8', ...ofLog];
+  const ofAmqp = isAmqp === true ? ['--amqp'] : [];
+  const args = isOfBroker ? ['--seeds', seeds ?? '1..60', ...ofAmqp] : ['--seeds', seeds ?? '1..8', ...ofLog];
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [script, ...args], {
       cwd: dirname(folder),

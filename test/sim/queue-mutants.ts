@@ -119,4 +119,31 @@ export const queueMutants: readonly Mutant[] = [
       },
     ],
   },
+  {
+    name: 'dead-letter-to-one-queue',
+    breaks: 'a dead letter goes to all queues that its exchange knows',
+    isQueues: true,
+    isAmqp: true,
+    changes: [
+      {
+        file: 'broker/dead-letters.js',
+        from: 'targets.push(partition);',
+        to: 'if (targets.length === 0) targets.push(partition);',
+      },
+    ],
+  },
+  {
+    name: 'transaction-in-two-commits',
+    breaks: 'a transaction happens whole or not at all',
+    isQueues: true,
+    isAmqp: true,
+    seeds: '1..120',
+    changes: [
+      {
+        file: 'broker/queues.js',
+        from: 'intake.begins(partition, pending, baseOffset); }); change();',
+        to: 'intake.begins(partition, pending, baseOffset); }); this.#parts.clock.after(3, change);',
+      },
+    ],
+  },
 ];
