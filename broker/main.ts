@@ -112,6 +112,8 @@ const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost']);
 const WILDCARDS = new Set(['0.0.0.0', '::', '']);
 const DRAIN_LOOK_MS = 5;
 const STALLED_LOOK_MS = 1000;
+/** Doors that let nobody in without a password, and guest from loopback only. */
+const AUTHENTICATING: ReadonlySet<string> = new Set(['amqp', 'management']);
 /** What unread answers may hold beyond the tail cache, in multiples of its budget. */
 const PINNED_CACHES_MAX = 2;
 
@@ -467,9 +469,9 @@ const thisMachine: Machine = {
 };
 
 function checkAddress(name: string, { host }: Address, isInsecure: boolean): void {
-  if (isInsecure || LOOPBACK.has(host)) return;
+  if (isInsecure || LOOPBACK.has(host) || AUTHENTICATING.has(name)) return;
   throw new MillraceError(
     'INVALID_OPTION',
-    `--${name} ${host} can be reached from other machines and there is no authentication; use 127.0.0.1, or --insecure if that is meant`,
+    `--${name} ${host} can be reached from other machines and this door has no authentication; use 127.0.0.1, or --insecure if that is meant`,
   );
 }

@@ -55,7 +55,7 @@ Exit codes: 0 stopped, 1 failed, 2 wrong flags or options, 3 the data folder is 
     ...doorFlags,
     config: { value: 'FILE', help: 'YAML with these flags and options; flags win' },
     set: { value: 'NAME=VALUE', isRepeatable: true, help: 'any option of docs/options.md' },
-    insecure: { help: 'listen on other addresses than loopback although there is no authentication' },
+    insecure: { help: 'listen on other addresses than loopback also with doors that have no authentication' },
     json: { help: 'print the ready line as a JSON object' },
     'print-config': { help: 'print a commented configuration file and end' },
   },
