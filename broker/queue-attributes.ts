@@ -18,6 +18,7 @@
 import { createHash } from 'node:crypto';
 import { isUtf8 } from 'node:buffer';
 import { MillraceError } from '../protocol/errors.ts';
+import type { RecordCursor } from '../protocol/record-walk.ts';
 import { openRecords, type RecordHeader, type RecordInit, recordTimes } from '../protocol/record-batch.ts';
 import type { LeaveReason, MessageAttributes } from './queue.ts';
 import type { QueuedRecord } from './queue-reader.ts';
@@ -119,7 +120,9 @@ export function batchAttributes(
     if (nearest < cursor.position) nearest = nextReserved(bytes, cursor.position);
     if (nearest >= cursor.end && !looksAtAll) break;
     cursor.next();
-    const hasReserved = nearest < cursor.position && cursor.headerCount > 0;
+    const mayHave = nearest < cursor.position && cursor.headerCount > 0;
+    // What other doors keep of a message is reserved, too, and says nothing.
+    const hasReserved = mayHave && (options.isFromClient || hasProducerHeader(cursor));
     if (!hasReserved && !looksAtAll) continue;
     const { keyStart, keySize, valueStart, valueSize } = cursor;
     try {
@@ -148,6 +151,17 @@ const producerKeys = Array.from({ length: Math.max(...producerHeaders.map(({ len
   producerHeaders.filter((name) => name.length === size).map((name) => ({ name, bytes: Buffer.from(name) })),
 );
 
+/** Whether one of the record's headers is a producer's, found without an object. */
+function hasProducerHeader(cursor: RecordCursor): boolean {
+  const { bytes } = cursor;
+  cursor.rewindHeaders();
+  while (cursor.nextHeader()) {
+    const { headerKeyStart: start, headerKeyEnd: end } = cursor;
+    for (const { bytes: key } of producerKeys[end - start] ?? []) if (isAtEnd(bytes, start, key)) return true;
+  }
+  return false;
+}
+
 /** The key of a header; empty for one that is not reserved. */
 function reservedKey(bytes: Buffer, start: number, end: number): string {
   if (end - start < RESERVED_BYTES.length || !isAt(bytes, start, RESERVED_BYTES)) return '';
@@ -157,6 +171,12 @@ function reservedKey(bytes: Buffer, start: number, end: number): string {
 
 function isAt(bytes: Buffer, start: number, expected: Buffer): boolean {
   for (let at = 0; at < expected.length; at++) if (bytes[start + at] !== expected[at]) return false;
+  return true;
+}
+
+/** The same for names that are alike at their beginning. */
+function isAtEnd(bytes: Buffer, start: number, expected: Buffer): boolean {
+  for (let at = expected.length - 1; at >= 0; at--) if (bytes[start + at] !== expected[at]) return false;
   return true;
 }
 

@@ -44,7 +44,7 @@ export function writeRecordBody(
   at = writeVarint(bytes, at, headers.length);
   for (const header of headers) {
     at = writeVarint(bytes, at, Buffer.byteLength(header.key));
-    at += bytes.write(header.key, at);
+    at = writeText(bytes, at, header.key);
     at = writeField(bytes, at, header.value);
   }
 }
@@ -52,8 +52,23 @@ export function writeRecordBody(
 function writeField(bytes: Buffer, position: number, field: Uint8Array | null): number {
   if (field === null) return writeVarint(bytes, position, -1);
   const at = writeVarint(bytes, position, field.length);
-  bytes.set(field, at);
+  if (field.length > LOOP_MAX) bytes.set(field, at);
+  else for (let index = 0; index < field.length; index++) bytes[at + index] = field[index];
   return at + field.length;
+}
+
+/** Below this a loop beats the call. */
+const LOOP_MAX = 32;
+
+/** Names of headers are short and mostly ASCII. */
+function writeText(bytes: Buffer, at: number, text: string): number {
+  if (text.length > LOOP_MAX) return at + bytes.write(text, at);
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    if (code >= 0x80) return at + bytes.write(text, at);
+    bytes[at + index] = code;
+  }
+  return at + text.length;
 }
 
 /** Bytes that the zigzag varint of an int32 takes. */

@@ -207,20 +207,25 @@ export class Channel {
 
   // --- methods ---
 
+  #expectMethod(name: string): void {
+    if (this.#content === undefined) return;
+    const part = this.#content.properties === undefined ? 'header' : 'body';
+    throw new AmqpError('UNEXPECTED_FRAME', `expected content ${part} for class 60, got ${name} instead`);
+  }
+
+  /** `basic.ack`. */
+  onAck(deliveryTag: number, isMultiple: boolean): void {
+    this.#expectMethod('basic.ack');
+    this.#acknowledge(deliveryTag, isMultiple, 'accept');
+  }
+
   onMethod(method: Method): void {
-    if (this.#content !== undefined) {
-      throw new AmqpError(
-        'UNEXPECTED_FRAME',
-        `expected content ${this.#content.properties === undefined ? 'header' : 'body'} for class 60, got ${method.method} instead`,
-      );
-    }
+    this.#expectMethod(method.method);
     switch (method.method) {
       case 'basic.publish':
         if (method.immediate) throw new AmqpError('NOT_IMPLEMENTED', 'immediate=true');
         this.#content = { publish: method, properties: undefined, bodyBytes: 0, receivedBytes: 0, pieces: [] };
         return;
-      case 'basic.ack':
-        return this.#acknowledge(method.deliveryTag, method.multiple, 'accept');
       case 'basic.nack':
         return this.#acknowledge(method.deliveryTag, method.multiple, method.requeue ? 'release' : 'reject');
       case 'basic.reject':
@@ -644,31 +649,31 @@ export class Channel {
     const confirms = this.#confirms;
     if (confirms !== undefined) confirms.lastTag++;
     const targets: AmqpQueue[] = [];
-    const moreKeysOfIt = more.cc.length + more.bcc.length === 0 ? more.cc : [...more.cc, ...more.bcc];
-    const { replies } = this.#connection.parts;
-    for (const queueName of this.#vhost.exchanges.route({
-      exchange: name,
-      routingKey,
-      moreKeys: moreKeysOfIt,
-      headers,
-    })) {
-      if (replies.isReply(queueName)) {
-        replies.find(queueName)?.reply(message);
-        continue;
-      }
-      const found = this.#vhost.find(queueName);
-      if (found !== undefined) targets.push(found);
+    const keys = more.cc.length + more.bcc.length === 0 ? more.cc : [...more.cc, ...more.bcc];
+    // The default exchange knows one queue for a key.
+    if (name === '' && keys.length === 0) this.#target(routingKey, message, targets);
+    else {
+      const routed = this.#vhost.exchanges.route({ exchange: name, routingKey, moreKeys: keys, headers });
+      for (const queueName of routed) this.#target(queueName, message, targets);
     }
     this.#count(name, targets, mandatory);
     if (this.#transaction !== undefined) return this.#publishAtCommit(this.#transaction, message, targets, mandatory);
     if (targets.length === 0 && mandatory) this.#return(message);
-    if (
-      targets.some(({ queue: { topic } }) => topic.partitions.some((partition) => partition.prepare() !== undefined))
-    ) {
+    if (isLoading(targets)) {
       // Copy: the body is of the read buffer, and files are read first. Rare: once after a start.
       return this.#publishLater({ ...message, body: Buffer.from(body) }, targets);
     }
     this.#append(message, targets);
+  }
+
+  #target(queueName: string, message: Message, targets: AmqpQueue[]): void {
+    const { replies } = this.#connection.parts;
+    if (replies.isReply(queueName)) {
+      replies.find(queueName)?.reply(message);
+      return;
+    }
+    const found = this.#vhost.find(queueName);
+    if (found !== undefined) targets.push(found);
   }
 
   #count(exchange: string, targets: readonly AmqpQueue[], isMandatory: boolean): void {
@@ -747,7 +752,7 @@ export class Channel {
     this.counters.confirm += lastTag + 1 - from;
     // Runs of equal fate; every lower tag is settled, so each run may say `multiple`.
     let first = from;
-    for (let tag = from; tag <= lastTag; tag++) {
+    for (let tag = failed.size === 0 ? lastTag : from; tag <= lastTag; tag++) {
       const isFailed = failed.has(tag);
       if (tag < lastTag && failed.has(tag + 1) === isFailed) continue;
       const multiple = tag > first;
@@ -906,6 +911,14 @@ export class Channel {
       });
     });
   }
+}
+
+/** Files of a target must be read before it takes something: once after a start. */
+function isLoading(targets: readonly AmqpQueue[]): boolean {
+  for (const { queue } of targets) {
+    for (const partition of queue.topic.partitions) if (partition.prepare() !== undefined) return true;
+  }
+  return false;
 }
 
 const queueIn = ({ vhost, name }: AmqpQueue): string => `queue '${name}' in vhost '${vhost}'`;

@@ -47,6 +47,8 @@ export const FRAME_BYTES_MAX = 131_072;
 const FRAME_BYTES_MIN = 8192;
 /** Seconds. */
 const HEARTBEAT_SECONDS = 60;
+/** Class and method, delivery tag, multiple: the method that comes most often is read without an object. */
+const ACK_BYTES = 13;
 /** RabbitMQ's: from the connect to connection.open. */
 const HANDSHAKE_MS = 10_000;
 /** For the peer's close-ok. */
@@ -278,7 +280,7 @@ export class AmqpConnection implements TransportHandler {
     while (count < parked.length && channel.waits === 0 && this.#channels.get(channel.number) === channel) {
       const { type, payload } = parked[count++];
       this.#parkedBytes -= payload.length + PARKED_OVERHEAD_BYTES;
-      this.guard(() => this.#execute(channel.number, channel, type, payload), channel);
+      this.#executeGuarded(channel.number, channel, type, payload);
     }
     if (count === parked.length) return;
     if (channel.waits > 0) channel.parked = [...channel.parked, ...parked.slice(count)];
@@ -290,10 +292,14 @@ export class AmqpConnection implements TransportHandler {
     try {
       action();
     } catch (error) {
-      const failure = this.#failureOf(error);
-      if (channel !== undefined && !failure.isHard) channel.fail(failure);
-      else this.fail(failure);
+      this.#failed(error, channel);
     }
+  }
+
+  #failed(error: unknown, channel: Channel | undefined): void {
+    const failure = this.#failureOf(error);
+    if (channel !== undefined && !failure.isHard) channel.fail(failure);
+    else this.fail(failure);
   }
 
   #failureOf(error: unknown): AmqpError {
@@ -313,7 +319,7 @@ export class AmqpConnection implements TransportHandler {
       if (this.isClosed) return;
       // The rest of the chunk is only valid in this call.
       if (!isEmpty) this.#frames.keep();
-      this.guard(() => this.publisher.flush());
+      if (this.publisher.isFilled) this.guard(() => this.publisher.flush());
       this.#pause(!isEmpty);
     } finally {
       this.#isRunning = false;
@@ -322,7 +328,7 @@ export class AmqpConnection implements TransportHandler {
 
   #mayRead(): boolean {
     if (this.isClosed || this.#isFinishing || this.isBlocked || !this.hasRoom) return false;
-    if (this.#parkedBytes >= this.parts.options['amqp.parked.bytes.max']) return false;
+    if (this.#parkedBytes > 0 && this.#parkedBytes >= this.parts.options['amqp.parked.bytes.max']) return false;
     const { engine } = this.parts;
     if (engine.hasRoom) return true;
     if (!this.#waitsForRoom) {
@@ -366,7 +372,7 @@ export class AmqpConnection implements TransportHandler {
     }
     const channel = this.#channels.get(number);
     if (channel !== undefined && channel.waits > 0 && !channel.isClosing) this.#park(channel, type, payload);
-    else this.guard(() => this.#execute(number, channel, type, payload), channel);
+    else this.#executeGuarded(number, channel, type, payload);
     return true;
   }
 
@@ -391,6 +397,15 @@ export class AmqpConnection implements TransportHandler {
     return true;
   }
 
+  /** As `guard`, without a function for each frame. */
+  #executeGuarded(number: number, channel: Channel | undefined, type: number, payload: Buffer): void {
+    try {
+      this.#execute(number, channel, type, payload);
+    } catch (error) {
+      this.#failed(error, channel);
+    }
+  }
+
   #execute(number: number, channel: Channel | undefined, type: number, payload: Buffer): void {
     if (this.#state === 'closing') {
       // Nothing counts any more but the end of it.
@@ -409,6 +424,11 @@ export class AmqpConnection implements TransportHandler {
     if (type !== FRAME_METHOD) {
       if (channel === undefined) throw new AmqpError('CHANNEL_ERROR', "expected 'channel.open'");
       return channel.onContent(type, payload);
+    }
+    if (channel !== undefined && payload.length === ACK_BYTES && payload.readUInt32BE(0) === methodIds['basic.ack']) {
+      this.#methodId = methodIds['basic.ack'];
+      const deliveryTag = payload.readUInt32BE(4) * 2 ** 32 + payload.readUInt32BE(8);
+      return channel.onAck(deliveryTag, (payload[12] & 1) !== 0);
     }
     const method = this.#method(payload);
     if (channel === undefined) {

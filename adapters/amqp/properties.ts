@@ -29,6 +29,7 @@ const HEADER_NAME_BYTES_MAX = 255;
 const PERSISTENT = 2;
 const NO_BODY = Buffer.alloc(0);
 const NO_KEYS: readonly string[] = [];
+const NO_MORE_KEYS = { cc: NO_KEYS, bcc: NO_KEYS } as const;
 
 /** What a publish carries, its properties opened once. */
 export interface Message {
@@ -187,6 +188,7 @@ export function withoutBcc(properties: Properties): Buffer {
 export function moreKeys(
   headers: Table,
 ): { readonly cc: readonly string[]; readonly bcc: readonly string[] } | { invalid: string; type: string } {
+  if (headers.length === 0) return NO_MORE_KEYS;
   const keys = { CC: NO_KEYS, BCC: NO_KEYS };
   for (const name of ['CC', 'BCC'] as const) {
     const field = fieldOf(headers, name);

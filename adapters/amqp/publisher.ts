@@ -116,6 +116,11 @@ export class Publisher {
     this.#confirming.add(confirms);
   }
 
+  /** There is something to flush. */
+  get isFilled(): boolean {
+    return this.#open.size > 0 || this.#confirming.size > 0;
+  }
+
   flush(): void {
     for (const [partition, open] of this.#open) {
       if (open.builder.recordCount > 0) this.#append(partition, open);

@@ -76,37 +76,23 @@ export function writeContentHeader(writer: Writer, bodyBytes: number, properties
 export function readProperties(reader: Reader): Properties {
   const flags = reader.uint16();
   if (flags & FLAGS_UNKNOWN) throw new ProtocolError(`property flags ${flags.toString(16)} are not those of basic`);
-  const contentType = flags & FLAG_CONTENT_TYPE ? { contentType: readShortString(reader) } : undefined;
-  const contentEncoding = flags & FLAG_CONTENT_ENCODING ? { contentEncoding: readShortString(reader) } : undefined;
-  const headers = flags & FLAG_HEADERS ? { headers: readTable(reader) } : undefined;
-  const deliveryMode = flags & FLAG_DELIVERY_MODE ? { deliveryMode: reader.uint8() } : undefined;
-  const priority = flags & FLAG_PRIORITY ? { priority: reader.uint8() } : undefined;
-  const correlationId = flags & FLAG_CORRELATION_ID ? { correlationId: readShortString(reader) } : undefined;
-  const replyTo = flags & FLAG_REPLY_TO ? { replyTo: readShortString(reader) } : undefined;
-  const expiration = flags & FLAG_EXPIRATION ? { expiration: readShortString(reader) } : undefined;
-  const messageId = flags & FLAG_MESSAGE_ID ? { messageId: readShortString(reader) } : undefined;
-  const timestamp = flags & FLAG_TIMESTAMP ? { timestamp: readTimestamp(reader) } : undefined;
-  const type = flags & FLAG_TYPE ? { type: readShortString(reader) } : undefined;
-  const userId = flags & FLAG_USER_ID ? { userId: readShortString(reader) } : undefined;
-  const appId = flags & FLAG_APP_ID ? { appId: readShortString(reader) } : undefined;
-  const clusterId = flags & FLAG_CLUSTER_ID ? { clusterId: readShortString(reader) } : undefined;
+  const properties: { -readonly [Name in keyof Properties]: Properties[Name] } = {};
+  if (flags & FLAG_CONTENT_TYPE) properties.contentType = readShortString(reader);
+  if (flags & FLAG_CONTENT_ENCODING) properties.contentEncoding = readShortString(reader);
+  if (flags & FLAG_HEADERS) properties.headers = readTable(reader);
+  if (flags & FLAG_DELIVERY_MODE) properties.deliveryMode = reader.uint8();
+  if (flags & FLAG_PRIORITY) properties.priority = reader.uint8();
+  if (flags & FLAG_CORRELATION_ID) properties.correlationId = readShortString(reader);
+  if (flags & FLAG_REPLY_TO) properties.replyTo = readShortString(reader);
+  if (flags & FLAG_EXPIRATION) properties.expiration = readShortString(reader);
+  if (flags & FLAG_MESSAGE_ID) properties.messageId = readShortString(reader);
+  if (flags & FLAG_TIMESTAMP) properties.timestamp = readTimestamp(reader);
+  if (flags & FLAG_TYPE) properties.type = readShortString(reader);
+  if (flags & FLAG_USER_ID) properties.userId = readShortString(reader);
+  if (flags & FLAG_APP_ID) properties.appId = readShortString(reader);
+  if (flags & FLAG_CLUSTER_ID) properties.clusterId = readShortString(reader);
   if (reader.remaining > 0) throw new ProtocolError(`${reader.remaining} bytes after the last property`);
-  return {
-    ...contentType,
-    ...contentEncoding,
-    ...headers,
-    ...deliveryMode,
-    ...priority,
-    ...correlationId,
-    ...replyTo,
-    ...expiration,
-    ...messageId,
-    ...timestamp,
-    ...type,
-    ...userId,
-    ...appId,
-    ...clusterId,
-  };
+  return properties;
 }
 
 function readTimestamp(reader: Reader): number | bigint {
