@@ -39,7 +39,19 @@ const IMPORTS: readonly (readonly [string, readonly string[]])[] = [
     [...adapterImports(), 'broker/queues', 'broker/queue-state', 'broker/state-log', 'clients/kafka/'],
   ],
   // Doors to queues stand on the queue seam, and keep state of their own on a state log.
-  ['adapters/amqp/', [...adapterImports(), 'broker/queue', 'broker/state-log', 'broker/topics', 'broker/topic-names']],
+  [
+    'adapters/amqp/',
+    [
+      ...adapterImports(),
+      'broker/queue',
+      'broker/state-log',
+      'broker/topics',
+      'broker/topic-names',
+      'broker/dead-letters',
+      'broker/directory',
+      'broker/policies',
+    ],
+  ],
   ['adapters/sqs/', [...adapterImports(), 'broker/queue', 'broker/state-log', 'broker/topics', 'broker/topic-names']],
   // Shows what the AMQP door has and what the directory has.
   [
