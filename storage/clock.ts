@@ -29,6 +29,33 @@ export interface Random {
 
 const noTimer: Timer = { cancel() {} };
 
+/** What runs at the end of this turn. */
+let turnEnds: (() => void)[] = [];
+let isEndingTurn = false;
+/**
+ * What is asked for at the end of a turn has its place in the same one: an answer leaves in the turn in which its group
+ * was written. But not again and again, or nothing would be read.
+ */
+const TURN_END_PASSES = 3;
+
+function endTurn(): void {
+  let callbacks: (() => void)[] = [];
+  let index = 0;
+  isEndingTurn = true;
+  try {
+    for (let pass = 0; pass < TURN_END_PASSES && turnEnds.length > 0; pass++) {
+      callbacks = turnEnds;
+      turnEnds = [];
+      for (index = 0; index < callbacks.length; ) callbacks[index++]();
+    }
+  } finally {
+    isEndingTurn = false;
+    // If one has failed, that is no concern of the others.
+    if (index < callbacks.length) turnEnds.unshift(...callbacks.slice(index));
+    if (turnEnds.length > 0) setImmediate(endTurn);
+  }
+}
+
 /** The machine's own clock. */
 export const systemClock: Clock = {
   now: () => Date.now(),
@@ -41,7 +68,8 @@ export const systemClock: Clock = {
     return { cancel: () => clearTimeout(handle) };
   },
   endOfTurn(callback) {
-    setImmediate(callback);
+    if (turnEnds.length === 0 && !isEndingTurn) setImmediate(endTurn);
+    turnEnds.push(callback);
   },
 };
 
