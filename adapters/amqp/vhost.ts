@@ -265,7 +265,7 @@ export class Vhost {
       checkOwner(known, connection);
       if (known.isExclusive !== asked.isExclusive) throw locked(known);
       checkEquivalent(asked, known);
-      checkAttached(topicName, known);
+      checkAttached(topicName && registryName(this.name, topicName), known);
       known.queue.used();
       return known;
     }
