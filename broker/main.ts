@@ -17,6 +17,7 @@ import { observeAmqp } from '../adapters/amqp/observe.ts';
 import { ManagementDoor } from '../adapters/management/door.ts';
 import type { Machine } from '../adapters/management/parts.ts';
 import { SqsDoor } from '../adapters/sqs/door.ts';
+import { wantedQueues } from '../adapters/sqs/startup.ts';
 import { DirectoryAccess } from './access.ts';
 import { AttributeFiles } from './attribute-files.ts';
 import { listenAdmin } from './admin.ts';
@@ -60,6 +61,8 @@ export interface BrokerConfig {
   };
   /** Over the defaults of `config.ts`. */
   options?: Readonly<Record<string, string | number | boolean>>;
+  /** Queues that are made at the start if they are not there: a file as docs/sqs.md has it. */
+  sqsQueues?: { readonly fileName: string; readonly text: string };
   /** Allows addresses that other machines can reach although there is no authentication yet. Default false. */
   insecure?: boolean;
   /** Of Millrace, as its doors tell it. */
@@ -106,14 +109,16 @@ export interface BrokerParts {
   memoryBytes?: () => number;
   /** Told to Kafka clients unless `advertised.listeners` says otherwise. Default: the address they connected to. */
   advertisedHost?: string;
+  /** Strangers reach the SQS door: it asks for signatures also while there are no access keys. Default false. */
+  sqsNeedsKeys?: boolean;
 }
 
 const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost']);
+/** Doors that let nobody in without a password or an access key, and guest from loopback only. */
+const AUTHENTICATING: ReadonlySet<string> = new Set(['amqp', 'management', 'sqs']);
 const WILDCARDS = new Set(['0.0.0.0', '::', '']);
 const DRAIN_LOOK_MS = 5;
 const STALLED_LOOK_MS = 1000;
-/** Doors that let nobody in without a password, and guest from loopback only. */
-const AUTHENTICATING: ReadonlySet<string> = new Set(['amqp', 'management']);
 /** What unread answers may hold beyond the tail cache, in multiples of its budget. */
 const PINNED_CACHES_MAX = 2;
 
@@ -128,6 +133,7 @@ export async function openBroker({
   log,
   memoryBytes = () => 0,
   advertisedHost = '',
+  sqsNeedsKeys = false,
 }: BrokerParts): Promise<OpenBroker> {
   const advertised = advertiser(options['advertised.listeners'], advertisedHost);
   const metrics = new Metrics();
@@ -168,8 +174,7 @@ export async function openBroker({
     reader: queueReader,
     jobs: queueCommands.jobs,
     keyOf: (id) => directory.users.accessKey(id),
-    // Without keys nobody could sign; addresses that strangers reach are refused then, or `insecure` is meant.
-    isOpen: () => directory.table('keys').size === 0,
+    isOpen: () => !sqsNeedsKeys && directory.table('keys').size === 0,
     report,
   });
   await sqs.load();
@@ -339,6 +344,7 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
     memoryBytes: thisMachine.memoryBytes,
     // A wildcard is no address for anybody.
     advertisedHost: kafkaHost !== undefined && !WILDCARDS.has(kafkaHost) ? kafkaHost : '',
+    sqsNeedsKeys: config.doors.sqs !== undefined && !LOOPBACK.has(config.doors.sqs.host) && config.insecure !== true,
   });
   const { broker, metrics } = opened;
   const delay = monitorEventLoopDelay({ resolution: 10 });
@@ -369,6 +375,10 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
     await opened.close();
   };
   try {
+    if (config.sqsQueues) {
+      const place = { region: options['sqs.region'], account: options['sqs.account'] };
+      await opened.sqs.makeQueues(wantedQueues(config.sqsQueues.text, config.sqsQueues.fileName, place));
+    }
     if (config.doors.kafka) {
       const { host, port } = config.doors.kafka;
       const rest = {

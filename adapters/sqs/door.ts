@@ -3,6 +3,7 @@
  * HTTP server (`broker/http-server.ts`) or by a test. Both protocols are spoken, told apart by the header `X-Amz-Target`.
  */
 import { type ActionName, actions, isAction, type Output, TARGET_PREFIX } from '../../protocol/sqs/actions.ts';
+import { MillraceError } from '../../protocol/errors.ts';
 import { SqsError } from '../../protocol/sqs/errors.ts';
 import { type FormNode, formText, parseForm, readForm } from '../../protocol/sqs/form.ts';
 import { JSON_TYPE, jsonError, parseJson, queryErrorHeader, readJson, writeJson } from '../../protocol/sqs/json.ts';
@@ -28,6 +29,7 @@ import { Receipts } from './receipts.ts';
 import { Receiver } from './receiver.ts';
 import { Sender } from './sender.ts';
 import { Settling } from './settling.ts';
+import type { WantedQueue } from './startup.ts';
 
 export interface SqsDoorParts extends QueueBookParts {
   readonly random: Random;
@@ -96,6 +98,37 @@ export class SqsDoor {
   /** Once, after the queues are loaded; also where no SQS client may come in. */
   load(): Promise<void> {
     return this.#book.load();
+  }
+
+  /**
+   * Makes queues that are not there yet; those that are there otherwise stay as they are, and the operator is told. Resolves when
+   * it is durable. INVALID_OPTION for a queue that cannot be.
+   */
+  async makeQueues(wanted: readonly WantedQueue[]): Promise<void> {
+    const { report } = this.#parts;
+    const policies: [name: string, policy: string][] = [];
+    for (const { name, attributes, tags } of wanted) {
+      const others = new Map(attributes);
+      const policy = others.get('RedrivePolicy');
+      // Dead-letter queues may come later in the list.
+      others.delete('RedrivePolicy');
+      try {
+        const isNew = this.#book.find(name) === undefined;
+        this.#book.create(name, others, tags);
+        if (isNew && policy !== undefined) policies.push([name, policy]);
+      } catch (error) {
+        if (!(error instanceof SqsError) || error.code !== 'QueueNameExists') throw cannotMake(name, error);
+        report(`the queue '${name}' is there with other attributes and stays as it is`, error.message);
+      }
+    }
+    for (const [name, policy] of policies) {
+      try {
+        this.#book.setAttributes(this.#book.get(name), new Map([['RedrivePolicy', policy]]));
+      } catch (error) {
+        throw cannotMake(name, error);
+      }
+    }
+    await this.#book.durable();
   }
 
   /** Requests that have no answer yet. */
@@ -183,6 +216,12 @@ export class SqsDoor {
       whenClosed: (callback) => request.whenClosed(callback),
     });
   }
+}
+
+function cannotMake(name: string, error: unknown): unknown {
+  const known = sqsErrorOf(error);
+  if (known === undefined) return error;
+  return new MillraceError('INVALID_OPTION', `the queue '${name}' cannot be made: ${known.message}`, { cause: known });
 }
 
 function textOf({ headers }: HttpRequest, name: string): string | undefined {

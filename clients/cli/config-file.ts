@@ -30,13 +30,16 @@ export const DATA_DIR_DEFAULT = './millrace-data';
 
 /** Reads and checks the file. `UsageError` names what is wrong and where; option values are checked by the broker. */
 export async function readConfigFile(file: string): Promise<FileConfig> {
-  let text: string;
+  return parseConfig(await readNamed('--config', file), file);
+}
+
+/** The file that a flag names. `UsageError`. */
+export async function readNamed(flag: string, file: string): Promise<string> {
   try {
-    text = await readFile(file, 'utf8');
+    return await readFile(file, 'utf8');
   } catch (error) {
-    throw new UsageError(`--config ${file} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+    throw new UsageError(`${flag} ${file} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
   }
-  return parseConfig(text, file);
 }
 
 export async function parseConfig(text: string, file: string): Promise<FileConfig> {

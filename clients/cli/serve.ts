@@ -7,7 +7,14 @@ import { setFlagsFromString } from 'node:v8';
 import { type BrokerConfig, type RunningBroker, startBroker } from '../../broker/main.ts';
 import { MillraceError } from '../../protocol/errors.ts';
 import { type Args, type Command, CommandFailure, type Flag, UsageError, exitCodes, keyValue } from './command.ts';
-import { DATA_DIR_DEFAULT, type FileConfig, doorDefaults, exampleConfig, readConfigFile } from './config-file.ts';
+import {
+  DATA_DIR_DEFAULT,
+  type FileConfig,
+  doorDefaults,
+  exampleConfig,
+  readConfigFile,
+  readNamed,
+} from './config-file.ts';
 import type { Io } from './io.ts';
 import { version } from './version.ts';
 
@@ -53,6 +60,10 @@ Exit codes: 0 stopped, 1 failed, 2 wrong flags or options, 3 the data folder is 
   flags: {
     'data-dir': { value: 'FOLDER', help: `where the log is kept; made if missing (default ${DATA_DIR_DEFAULT})` },
     ...doorFlags,
+    'sqs-queues': {
+      value: 'FILE',
+      help: 'queues to make at the start: YAML, elasticmq.conf or CloudFormation (docs/sqs.md)',
+    },
     config: { value: 'FILE', help: 'YAML with these flags and options; flags win' },
     set: { value: 'NAME=VALUE', isRepeatable: true, help: 'any option of docs/options.md' },
     insecure: { help: 'listen on other addresses than loopback also with doors that have no authentication' },
@@ -65,6 +76,8 @@ Exit codes: 0 stopped, 1 failed, 2 wrong flags or options, 3 the data folder is 
     const config = brokerConfig(args, file === undefined ? undefined : await readConfigFile(file), (line) =>
       io.note(line),
     );
+    const queues = args.text('sqs-queues');
+    if (queues !== undefined) config.sqsQueues = { fileName: queues, text: await readNamed('--sqs-queues', queues) };
     const signals = catchSignals(io);
     try {
       const running = await start(config);

@@ -138,7 +138,7 @@ test('wrong flags and options end with exit code 2 before anything is made', asy
       [['--set', 'num.partitions'], /NAME=VALUE/],
       [['--kafka', 'here'], /HOST:PORT/],
       [['--kafka', 'off', '--http', 'off'], /at least one/],
-      [['--sqs', '0.0.0.0:0'], /--insecure/],
+      [['--sqs-queues', join(folder, 'missing.yaml')], /cannot be read/],
       [['--config', join(folder, 'missing.yaml')], /cannot be read/],
       [['--colour'], /no flag '--colour'/],
     ];
