@@ -3,7 +3,8 @@
  *
  *   file    512-byte header: magic, format, flush mode, salt of this use, first sequence, the one it continues, CRC; then records
  *   record  40-byte header: magic, header size, payload size, sequence, salt, leader epoch, part count, CRC32C of header and
- *           table; table of parts; payload: the batches of the append parts, in their order
+ *           table; table of parts; payload: the batches of the append parts, in their order, those that several parts
+ *           have in common once
  *
  * The CRC does not cover the payload. Each append part carries a fingerprint of its batches' own CRCs instead, so that the
  * payload is not read again here; `readJournal` checks those CRCs and the fingerprint.
@@ -33,6 +34,9 @@ export const KEY_BYTES = 20;
 /** kind, key, base offset, size, batch count, digest */
 export const APPEND_PART_BYTES = 1 + KEY_BYTES + 8 + 4 + 4 + 4;
 
+/** kind, key, base offset, number of the append part that has the batches */
+export const TWIN_PART_BYTES = 1 + KEY_BYTES + 8 + 4;
+
 export const partKinds = {
   append: 1,
   /** As append; the first batch starts a new segment. */
@@ -43,6 +47,9 @@ export const partKinds = {
   open: 5,
   /** How far its newest segment is known to be synced. */
   mark: 6,
+  /** As the two of `append`, with the batches of an earlier append part of the record at offsets of their own. */
+  twin: 7,
+  twinToNewSegment: 8,
 } as const;
 
 /** A partition as the journal names it: 16 bytes of topic id and 4 of index, made once. */
@@ -71,7 +78,7 @@ export type ReadPart =
       leaderEpoch: number;
       startsSegment: boolean;
       digest: number;
-      /** Where in the record its batches are. */
+      /** Where in the record its batches are; those of a twin have the offsets of another part. */
       position: number;
       sizeBytes: number;
     }
@@ -79,6 +86,8 @@ export type ReadPart =
   | { kind: 'delete'; key: string }
   | { kind: 'open'; key: string; topic: string }
   | { kind: 'mark'; key: string; segmentBase: number; syncedBytes: number };
+
+type AppendedPart = Extract<ReadPart, { kind: 'append' }>;
 
 export function writeAppendPart(header: Buffer, position: number, key: PartitionKey, run: Run): number {
   let at = header.writeUInt8(run.startsSegment ? partKinds.appendToNewSegment : partKinds.append, position);
@@ -88,6 +97,15 @@ export function writeAppendPart(header: Buffer, position: number, key: Partition
   at = header.writeUInt32BE(run.sizeBytes, at + 8);
   at = header.writeUInt32BE(run.batchCount, at);
   return header.writeUInt32BE(run.digest, at);
+}
+
+/** `twin`: number of the append part with the same batches. */
+export function writeTwinPart(header: Buffer, position: number, key: PartitionKey, run: Run, twin: number): number {
+  let at = header.writeUInt8(run.startsSegment ? partKinds.twinToNewSegment : partKinds.twin, position);
+  header.set(key, at);
+  at += KEY_BYTES;
+  writeInt64(header, at, run.baseOffset);
+  return header.writeUInt32BE(twin, at + 8);
 }
 
 export function otherPartBytes(part: OtherPart): number {
@@ -126,6 +144,7 @@ export function writeOtherPart(header: Buffer, position: number, part: OtherPart
 /** The parts of a record whose header CRC is right; undefined if a batch is not what the table says. */
 export function readParts(bytes: Buffer, headerBytes: number): ReadPart[] | undefined {
   const parts: ReadPart[] = [];
+  const appended: AppendedPart[] = [];
   const leaderEpoch = bytes.readInt32BE(28);
   const count = bytes.readUInt32BE(32);
   let at = RECORD_HEADER_BYTES;
@@ -153,7 +172,7 @@ export function readParts(bytes: Buffer, headerBytes: number): ReadPart[] | unde
         const nextOffset = checkBatches(bytes, batches);
         if (nextOffset < 0) return undefined;
         const startsSegment = kind === partKinds.appendToNewSegment;
-        parts.push({
+        const part: AppendedPart = {
           kind: 'append',
           key,
           baseOffset,
@@ -163,8 +182,22 @@ export function readParts(bytes: Buffer, headerBytes: number): ReadPart[] | unde
           digest,
           position,
           sizeBytes,
-        });
+        };
+        parts.push(part);
+        appended.push(part);
         at += APPEND_PART_BYTES - 1 - KEY_BYTES;
+        break;
+      }
+      case partKinds.twin:
+      case partKinds.twinToNewSegment: {
+        const baseOffset = readInt64(bytes, at);
+        const twin = appended[bytes.readUInt32BE(at + 8)];
+        assert(twin !== undefined);
+        const nextOffset = baseOffset + (twin.nextOffset - twin.baseOffset);
+        const part = { ...twin, key, baseOffset, nextOffset, startsSegment: kind === partKinds.twinToNewSegment };
+        parts.push(part);
+        appended.push(part);
+        at += TWIN_PART_BYTES - 1 - KEY_BYTES;
         break;
       }
       case partKinds.start:

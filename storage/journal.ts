@@ -14,6 +14,7 @@ import type { Random } from './clock.ts';
 import { type Disk, type DiskFile, writeAll, writeAllNow, writeAnew } from './disk.ts';
 import {
   APPEND_PART_BYTES,
+  TWIN_PART_BYTES,
   type AppendPart,
   CRC_AT,
   FILE_HEADER_BYTES,
@@ -25,8 +26,10 @@ import {
   RECORD_MAGIC,
   SALT_BYTES,
   writeAppendPart,
+  writeTwinPart,
   writeOtherPart,
 } from './journal-record.ts';
+import { twinsOf } from './twin-runs.ts';
 
 /** A file is filled with zeros once it holds this much, this far ahead of its end, in these steps, a little beyond the end. */
 const FILL_FROM_BYTES = 64 * 1024;
@@ -145,7 +148,7 @@ export class Journal {
     return this.#fits(sizeBytes) || this.#isReleased(this.#files[this.#next()]);
   }
 
-  /** Bytes that the record of these parts takes. */
+  /** Bytes that the record of these parts takes at most: what is in it twice is written once. */
   static recordBytes(appends: readonly AppendPart[], others: readonly OtherPart[]): number {
     let size = RECORD_HEADER_BYTES + appends.length * APPEND_PART_BYTES;
     for (const { run } of appends) size += run.sizeBytes;
@@ -275,15 +278,22 @@ export class Journal {
 
   #layRecord(appends: readonly AppendPart[], others: readonly OtherPart[]): Uint8Array[] {
     const start = this.#headerSize;
+    const twins = twinsOf(appends);
     let tableBytes = appends.length * APPEND_PART_BYTES;
     for (const part of others) tableBytes += otherPartBytes(part);
+    for (const twin of twins ?? []) if (twin >= 0) tableBytes -= APPEND_PART_BYTES - TWIN_PART_BYTES;
     const header = this.#room(start + RECORD_HEADER_BYTES + tableBytes);
     let at = start + RECORD_HEADER_BYTES;
     let payloadBytes = 0;
     for (const part of others) at = writeOtherPart(header, at, part);
-    for (const { key, run } of appends) {
-      at = writeAppendPart(header, at, key, run);
-      payloadBytes += run.sizeBytes;
+    for (let index = 0; index < appends.length; index++) {
+      const { key, run } = appends[index];
+      const twin = twins === undefined ? -1 : twins[index];
+      if (twin >= 0) at = writeTwinPart(header, at, key, run, twin);
+      else {
+        at = writeAppendPart(header, at, key, run);
+        payloadBytes += run.sizeBytes;
+      }
     }
     header.writeUInt32BE(RECORD_MAGIC, start);
     header.writeUInt32BE(RECORD_HEADER_BYTES + tableBytes, start + 4);
@@ -296,7 +306,7 @@ export class Journal {
     crc = crc32c(header, start + RECORD_HEADER_BYTES, tableBytes, crc);
     header.writeUInt32BE(crc, start + CRC_AT);
     const buffers: Uint8Array[] = [header.subarray(0, at)];
-    gather(appends, buffers);
+    gather(appends, twins, buffers);
     return buffers;
   }
 
@@ -310,14 +320,18 @@ export class Journal {
   }
 }
 
-/** The bytes of the runs in order, neighbours in a slab as one piece. */
-function gather(appends: readonly AppendPart[], buffers: Uint8Array[]): void {
+/** The bytes of the runs in order, without those of twins, neighbours in a slab as one piece. */
+function gather(appends: readonly AppendPart[], twins: Int32Array | undefined, buffers: Uint8Array[]): void {
   for (let index = 0; index < appends.length; ) {
+    if (twins !== undefined && twins[index] >= 0) {
+      index++;
+      continue;
+    }
     const { slab, position } = appends[index].run;
     let end = position;
     for (; index < appends.length; index++) {
       const { run } = appends[index];
-      if (run.slab !== slab || run.position !== end) break;
+      if (run.slab !== slab || run.position !== end || (twins !== undefined && twins[index] >= 0)) break;
       end += run.sizeBytes;
     }
     buffers.push(slab.buffer.subarray(position, end));

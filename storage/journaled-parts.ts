@@ -4,7 +4,7 @@
  *
  * An entry a part takes 32 bytes; a part takes at least 112 in the journal.
  */
-import { checkStoredBatch } from '../protocol/record-batch.ts';
+import { batchBaseOffset, checkStoredBatch, stampBatch } from '../protocol/record-batch.ts';
 import type { ReadPart } from './journal-record.ts';
 import { LazyFile, type OpenFiles } from './open-files.ts';
 
@@ -141,10 +141,14 @@ export class PartReader {
       this.#file = file;
       this.#start = position;
     }
-    const bytes = this.#window.subarray(position - this.#start, position - this.#start + sizeBytes);
+    let bytes = this.#window.subarray(position - this.#start, position - this.#start + sizeBytes);
+    const shift = part.baseOffset - batchBaseOffset(bytes, 0);
+    // Copy: it has these batches from another part, whose offsets they bear.
+    if (shift !== 0) bytes = Buffer.from(bytes);
     for (let at = 0; at < sizeBytes; ) {
       const batchBytes = checkStoredBatch(bytes, at, sizeBytes - at);
       if (batchBytes < 0) throw new Error(`the journal does not read as before at offset ${part.baseOffset}`);
+      if (shift !== 0) stampBatch(bytes, at, batchBaseOffset(bytes, at) + shift, part.leaderEpoch);
       at += batchBytes;
     }
     return bytes;
