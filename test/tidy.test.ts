@@ -52,7 +52,7 @@ const IMPORTS: readonly (readonly [string, readonly string[]])[] = [
       'broker/policies',
     ],
   ],
-  ['adapters/sqs/', [...adapterImports(), 'broker/queue', 'broker/state-log', 'broker/topics', 'broker/topic-names']],
+  ['adapters/sqs/', [...adapterImports(), 'broker/queue', 'broker/state-log', 'broker/topics', 'broker/http-server']],
   // Shows what the AMQP door has and what the directory has.
   [
     'adapters/management/',
