@@ -346,6 +346,12 @@ export const options = {
     'For the config of a group. Apache Kafka allows 4,000; a record in flight costs at most 64 bytes here.',
   ),
   'queues.max': int(10_000, 1, 1_000_000, 'Bounds the memory of declared queues.'),
+  'directory.facts.max': int(
+    100_000,
+    2,
+    10_000_000,
+    'Users, permissions, access keys, vhosts, policies and parameters together; bounds their memory.',
+  ),
   'queue.lookahead.max': int(
     1_000_000,
     1_000,

@@ -5,6 +5,7 @@
  * Always true: a change is in memory at once and durable when its promise resolves; listeners are told in the turn of the
  * change. The first start makes vhost '/' and user guest, who is an administrator there and comes in from loopback only.
  */
+import { MillraceError } from '../protocol/errors.ts';
 import type { Clock, Random } from '../storage/clock.ts';
 import type { Disk } from '../storage/disk.ts';
 import type { Options } from './config.ts';
@@ -72,8 +73,13 @@ export class Directory {
     return this.#state.table(name);
   }
 
-  /** All of it or nothing; resolves when it is durable. */
-  change(changes: readonly Change[]): Promise<void> {
+  /** All of it or nothing; resolves when it is durable. POLICY_VIOLATION when there are as many facts as there may be. */
+  async change(changes: readonly Change[]): Promise<void> {
+    const max = this.#parts.options['directory.facts.max'];
+    const more = changes.filter(({ table, key, fact }) => fact !== undefined && !this.table(table).has(key)).length;
+    if (more > 0 && this.#state.size + more > max) {
+      throw new MillraceError('POLICY_VIOLATION', `directory.facts.max allows ${max} users, permissions, policies …`);
+    }
     if (changes.length > 0) {
       this.#log.commit(changes);
       this.#version++;

@@ -7,6 +7,7 @@
  */
 import { MillraceError } from '../protocol/errors.ts';
 import type { Clock, Random } from '../storage/clock.ts';
+import { ANONYMOUS, principalOf } from './access.ts';
 import {
   type Change,
   type HashingAlgorithm,
@@ -135,6 +136,10 @@ export class Users {
   async put(name: string, init: UserInit): Promise<boolean> {
     const known = this.#directory.table('users').get(name);
     checkName('user', name);
+    // What Kafka calls those who do not say who they are.
+    if (principalOf(name) === ANONYMOUS) {
+      throw new MillraceError('INVALID_REQUEST', `'${name}' is nobody's name: it stands for who has not said`);
+    }
     const algorithm = hashingAlgorithm(init.hashingAlgorithm ?? DEFAULT_ALGORITHM);
     if (algorithm === undefined) {
       throw new MillraceError('INVALID_REQUEST', `there is no hashing algorithm '${init.hashingAlgorithm}'`);

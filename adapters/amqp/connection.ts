@@ -620,14 +620,15 @@ export class AmqpConnection implements TransportHandler {
   #checkLimits(virtualHost: string): void {
     const { vhosts, users } = this.parts.directory;
     if (this.parts.isInternal) return;
-    const others = [...this.parts.connections].filter(({ isOpen, parts }) => isOpen && !parts.isInternal);
+    const count = (isCounted: (connection: AmqpConnection) => boolean): number =>
+      [...this.parts.connections].filter((other) => other.isOpen && !other.parts.isInternal && isCounted(other)).length;
     const ofVhost = vhosts.limit(virtualHost, 'max-connections');
-    if (ofVhost !== undefined && others.filter(({ vhostName }) => vhostName === virtualHost).length >= ofVhost) {
+    if (ofVhost !== undefined && count(({ vhostName }) => vhostName === virtualHost) >= ofVhost) {
       const why = `access to vhost '${virtualHost}' refused for user '${this.#user}': connection limit (${ofVhost}) is reached`;
       throw new AmqpError('NOT_ALLOWED', why);
     }
     const ofUser = users.limit(this.#user, 'max-connections');
-    if (ofUser !== undefined && others.filter(({ user }) => user === this.#user).length >= ofUser) {
+    if (ofUser !== undefined && count(({ user }) => user === this.#user) >= ofUser) {
       const why = `connection refused for user '${this.#user}': user connection limit (${ofUser}) is reached`;
       throw new AmqpError('NOT_ALLOWED', why);
     }

@@ -15,6 +15,7 @@ const LIMITS = [
   ['expires', 'expires.ms'],
   ['max-length', 'max.messages'],
   ['max-length-bytes', 'max.bytes'],
+  ['consumer-timeout', 'consumer.timeout.ms'],
 ] as const;
 /** Everything that a policy may set. */
 const NAMES = [

@@ -60,6 +60,8 @@ test('nobody comes in without a password', async (t) => {
   }
   await t.throwsAsync(users.put('blank', { password: '' }), { code: 'INVALID_REQUEST' });
   await t.throwsAsync(users.put('', { password: 'x' }), { code: 'INVALID_REQUEST' });
+  // Whoever does not say a name has all rights at the Kafka door.
+  await t.throwsAsync(users.put('ANONYMOUS', { password: 'x' }), { code: 'INVALID_REQUEST' });
   await t.throwsAsync(users.put('a', { passwordHash: 'no base64' }), { code: 'INVALID_REQUEST' });
   await t.throwsAsync(users.put('a', { password: 'x', hashingAlgorithm: 'plain' }), { code: 'INVALID_REQUEST' });
 });
@@ -130,6 +132,17 @@ test('access keys open with the key file, and only with that', async (t) => {
   t.is(later.open(sealed), 'sécret');
   t.is(later.open(sealed.map((byte, index) => (index === 14 ? byte ^ 1 : byte))), undefined);
   t.is(later.open(new Uint8Array(3)), undefined);
+});
+
+test('there are as many facts as there may be', async (t) => {
+  const { broker } = await openMemoryBroker({ 'directory.facts.max': 4 });
+  const { users } = broker.directory;
+  await users.put('a', {});
+  await t.throwsAsync(users.put('b', {}), { code: 'POLICY_VIOLATION' });
+  t.is(users.get('b'), undefined);
+  await users.put('a', { tags: ['monitoring'] });
+  await users.delete('a');
+  await users.put('b', {});
 });
 
 test('limits and facts of vhosts', async (t) => {
