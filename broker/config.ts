@@ -391,6 +391,12 @@ export const options = {
     16 * GIB,
     'Opened batches that the readers of queues share, so that a batch handed out message by message is opened once.',
   ),
+  'queue.replay.total.bytes': int(
+    10 * GIB,
+    0,
+    SAFE_MAX,
+    'What all owned queues together keep of finished messages, for replay; beyond it the largest histories give up their oldest part. A full disk lowers it.',
+  ),
   'queue.delay.memory.ms': int(
     600_000,
     0,

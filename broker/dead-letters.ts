@@ -145,9 +145,10 @@ export class DeadLetters {
 
   async #moveAll(partition: QueuePartition): Promise<void> {
     const { state, queue } = partition;
+    const { clock } = this.#parts;
     while (!queue.isDeleted) {
-      // Not in the turn that found them: that one is about to be committed.
-      await undefined;
+      // Not in the turn that found them: that one is about to be committed. And others have their turn.
+      await new Promise<void>((resolve) => clock.endOfTurn(resolve));
       const leaving = state.takeLeaving(MOVE_MESSAGES_MAX);
       if (leaving.length === 0) return;
       await this.#moveSurely(partition, leaving);

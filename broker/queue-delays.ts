@@ -2,7 +2,7 @@
  * Which messages of a queue wait for their time, and for how long. A message that is delayed has the state DELAYED; the
  * time of one that says it itself is in the attribute index, which survives a restart, so only what is due soon is held
  * here a second time: in a heap, 16 bytes each. What is further off costs 16 bytes for each block of 1,024 offsets: the
- * soonest time of the block, which is looked through when that comes near (docs/decisions/0033-delays-in-the-index.md).
+ * soonest time of the block, which is looked through when that comes near (docs/decisions/0034-attributes-outlive-a-restart.md).
  * Delays that the queue gives are not in the index: their messages are always in the heap.
  *
  * Always true: a message in DELAYED is in the heap, in `#due`, or in a block whose `soonestMs` is not after its time;

@@ -20,6 +20,7 @@ import type { Acquisition, OwnerId, QueueKey } from './queue.ts';
 import type { Consumer, ConsumerOptions } from './queue-consumer.ts';
 import { QueueDedup } from './queue-dedup.ts';
 import { Queue, type QueueHost, type QueueValues } from './queue-handle.ts';
+import { limitHistory } from './queue-history.ts';
 import type { QueueIntake } from './queue-intake.ts';
 import { type LogEntry, type LoggedState, QueueLog, WINDOW } from './queue-log.ts';
 import { QueuePartition } from './queue-partition.ts';
@@ -711,6 +712,9 @@ export class QueueRegistry {
 
   /** After retention has taken what it can: frees what finished messages hold beyond one that is not. Never rejects. */
   async retain(): Promise<void> {
+    const { engine, options, topics } = this.#parts;
+    const bytesMax = options['queue.replay.total.bytes'];
+    await limitHistory(this.all(), { engine, bytesMax, trim: (log, offset) => topics.trim(log, offset) });
     for (const queue of this.all()) {
       if (queue.kind !== 'owned' || queue.isInMemory) continue;
       for (const partition of queue.partitions()) {

@@ -42,8 +42,6 @@ export interface ManagementParts {
   readonly clusterId: string;
   readonly clusterName: () => string;
   readonly bodyBytesMax: number;
-  /** Where a queue says none of its own. */
-  readonly consumerTimeoutMs: number;
   readonly rates: Rates;
   readonly listeners: () => readonly Listener[];
 }
