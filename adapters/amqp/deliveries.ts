@@ -200,7 +200,10 @@ export class Deliveries {
 
   #closeIfDone(subscription: Subscription): void {
     if (!subscription.isCancelled || subscription.unacked > 0 || subscription.pending > 0) return;
-    if (this.#leaving.delete(subscription)) subscription.consumer?.close({ isFailure: false });
+    if (!this.#leaving.delete(subscription)) return;
+    // A consumer that closes gives back what its queues were not told of.
+    this.settle();
+    subscription.consumer?.close({ isFailure: false });
   }
 
   /** Messages that wait for their ack. */
@@ -462,8 +465,6 @@ export class Deliveries {
 
   #closeDone(): void {
     this.#isAnyDone = false;
-    // A consumer that closes gives back what its queues were not told of.
-    this.settle();
     for (const subscription of this.#leaving) this.#closeIfDone(subscription);
   }
 

@@ -103,7 +103,7 @@ export function deliveryOf(
   { queueName, headerBytesMax, failedCount }: DeliveryOptions,
 ): Delivery {
   const { exchange, routingKey, propertyBytes: stored, hasDied } = addressOf(record.headers, queueName);
-  let propertyBytes = stored ?? writeProperties({ headers: tableOf(record), deliveryMode: PERSISTENT });
+  let propertyBytes = stored ?? writeProperties(foreignProperties(record));
   const history = hasDied ? deathHistory(record.headers) : undefined;
   if (history !== undefined) propertyBytes = deadProperties(propertyBytes, history);
   if (failedCount > 0) propertyBytes = withHeader(propertyBytes, 'x-delivery-count', { type: 'l', value: failedCount });
@@ -159,6 +159,24 @@ export function addressed(
 /** Headers of a record as if it had been published to the queue where it is. */
 export function unaddressed(headers: readonly RecordHeader[]): RecordHeader[] {
   return headers.filter(({ key }) => key !== EXCHANGE && key !== ROUTING_KEY && key !== BCC);
+}
+
+/** Properties of a record that no AMQP client wrote. */
+function foreignProperties(record: { key: Buffer | null; headers: readonly RecordHeader[] }): Properties {
+  let priority: number | undefined;
+  let expiration: string | undefined;
+  for (const { key, value } of record.headers) {
+    if (value === null) continue;
+    if (key === PRIORITY) priority = Number(value.toString());
+    else if (key === TTL) expiration = value.toString();
+  }
+  return {
+    headers: tableOf(record),
+    deliveryMode: PERSISTENT,
+    // Not on every topic such headers are checked.
+    ...(priority !== undefined && priority >= 0 && priority <= 255 ? { priority } : {}),
+    ...(expiration !== undefined && /^\d{1,14}$/.test(expiration) ? { expiration } : {}),
+  };
 }
 
 /** Headers of a record that no AMQP client wrote. */

@@ -147,6 +147,20 @@ test('a message that is sent back returns to its place, redelivered', async (t) 
   });
 });
 
+test('an ack counts, although its consumer is cancelled with the next frame', async (t) => {
+  await connected(async (channel) => {
+    const queue = unique('last-ack');
+    await channel.assertQueue(queue);
+    await published(queue, ['1', '2']);
+    const inbox = new Inbox();
+    const { consumerTag } = await channel.consume(queue, inbox.take);
+    await inbox.first(2);
+    channel.ack(inbox.messages[1], true);
+    await channel.cancel(consumerTag);
+    t.false(await channel.get(queue));
+  });
+});
+
 test('what a lost connection held is delivered to the next, redelivered', async (t) => {
   const queue = unique('lost');
   await connected((channel) => channel.assertQueue(queue).then(() => {}));
