@@ -11,8 +11,6 @@ import { deliverReading, messageStats, publishReading, withRates } from './stats
 import { tableToJson } from './tables.ts';
 
 const CLOSE_REASON = 'Closed via management plugin';
-/** RabbitMQ's. */
-const CONSUMER_TIMEOUT_MS = 1_800_000;
 const PAGED = { sorts: ['vhost', 'name'], isPaged: true };
 
 export function connectionResources(parts: ManagementParts): Resources {
@@ -95,7 +93,9 @@ export function connectionResources(parts: ManagementParts): Resources {
         if (channel === undefined) return undefined;
         return {
           ...channelFact(parts, channel),
-          consumer_details: [...channel.subscriptions()].map((each) => consumerFact(parts, channel, each)),
+          consumer_details: [...channel.subscriptions()].map((each) =>
+            consumerFact(parts, { channel, subscription: each }),
+          ),
           publishes: [],
           deliveries: [],
         };
@@ -221,7 +221,7 @@ function channelFact(parts: ManagementParts, channel: Channel): Fact {
   };
 }
 
-function connectionDetails({ name, peer }: AmqpConnection): Fact {
+export function connectionDetails({ name, peer }: AmqpConnection): Fact {
   return { name, peer_host: peer.remoteHost, peer_port: peer.remotePort };
 }
 
@@ -237,21 +237,53 @@ function consumerList(parts: ManagementParts): Resource {
         const { vhostName } = channel.connection;
         if (!seen.has(vhostName) || vhostName !== (params['vhost'] ?? vhostName)) continue;
         if (!isMonitor(user) && channel.connection.user !== user.name) continue;
-        for (const subscription of channel.subscriptions()) facts.push(consumerFact(parts, channel, subscription));
+        for (const subscription of channel.subscriptions()) facts.push(consumerFact(parts, { channel, subscription }));
       }
       return listed(facts, request.query, { sorts: ['vhost', 'name'] });
     },
   };
 }
 
-export function consumerFact(parts: ManagementParts, channel: Channel, subscription: Subscription): Fact {
+/** A consumer, and where it is. */
+export interface ShownConsumer {
+  readonly channel: Channel;
+  readonly subscription: Subscription;
+}
+
+/** Consumers of AMQP clients by their queue. */
+export type ConsumerIndex = ReadonlyMap<object, readonly ShownConsumer[]>;
+
+export function consumerIndex(parts: ManagementParts): ConsumerIndex {
+  const index = new Map<object, ShownConsumer[]>();
+  for (const channel of channelsOf(parts)) {
+    for (const subscription of channel.subscriptions()) {
+      const { amqpQueue } = subscription;
+      const known = index.get(amqpQueue);
+      if (known === undefined) index.set(amqpQueue, [{ channel, subscription }]);
+      else known.push({ channel, subscription });
+    }
+  }
+  return index;
+}
+
+/** It is served: nobody else has the queue for himself, and it does not only read the log. */
+export function isActive({ consumer, amqpQueue }: Subscription): boolean {
+  if (consumer === undefined) return false;
+  return amqpQueue.queue
+    .partitions()
+    .every(({ demand: { activeOwner } }) => activeOwner === undefined || activeOwner === consumer.id);
+}
+
+export function consumerFact(parts: ManagementParts, { channel, subscription }: ShownConsumer): Fact {
   const { connection, number } = channel;
   const { tag, isNoAck, prefetch, isExclusive, amqpQueue } = subscription;
+  const { settings } = amqpQueue.queue;
+  const active = isActive(subscription);
   return {
     consumer_tag: tag,
     ack_required: !isNoAck,
-    active: true,
-    activity_status: 'up',
+    active,
+    activity_status: settings['single.active.consumer'] ? (active ? 'single_active' : 'waiting') : 'up',
     arguments: tableToJson(subscription.arguments),
     channel_details: {
       ...connectionDetails(connection),
@@ -261,20 +293,9 @@ export function consumerFact(parts: ManagementParts, channel: Channel, subscript
       number,
       user: connection.user,
     },
-    consumer_timeout: CONSUMER_TIMEOUT_MS,
+    consumer_timeout: settings['consumer.timeout.ms'] < 0 ? parts.consumerTimeoutMs : settings['consumer.timeout.ms'],
     exclusive: isExclusive,
     prefetch_count: prefetch,
     queue: { name: amqpQueue.name, vhost: connection.vhostName },
   };
-}
-
-/** Consumers of a queue, of AMQP clients. */
-export function consumersOf(parts: ManagementParts, queue: object): Fact[] {
-  const facts: Fact[] = [];
-  for (const channel of channelsOf(parts)) {
-    for (const subscription of channel.subscriptions()) {
-      if (subscription.amqpQueue === queue) facts.push(consumerFact(parts, channel, subscription));
-    }
-  }
-  return facts;
 }

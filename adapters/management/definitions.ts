@@ -10,7 +10,7 @@ import { objectField, textField, truthField } from './fields.ts';
 import type { Fact } from './listing.ts';
 import { type ManagementParts, vhostOf, vhostsOf } from './parts.ts';
 import { globalFacts, parameterFacts, policyFact, putParameter, putPolicy } from './policies.ts';
-import { shownArguments } from './queues.ts';
+import { shownArguments } from './queue-facts.ts';
 import { parsed } from './rest.ts';
 import { ApiError, badRequest, type Call, notFound, Raw, type Resource, type Resources } from './resource.ts';
 import { jsonToTable, tableToJson } from './tables.ts';

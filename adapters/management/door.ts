@@ -15,7 +15,8 @@ import { messageResources } from './messages.ts';
 import { overviewResources } from './overview.ts';
 import { clientConnections, type ManagementParts, vhostsOf } from './parts.ts';
 import { policyResources } from './policies.ts';
-import { queueReading, queueResources } from './queues.ts';
+import { queueReading } from './queue-facts.ts';
+import { queueResources } from './queues.ts';
 import { Rates, type Reading } from './rates.ts';
 import { answerRest, type RestParts } from './rest.ts';
 import { Router } from './router.ts';
@@ -67,6 +68,7 @@ export class ManagementDoor {
         return typeof name === 'string' ? name : nodeName;
       },
       bodyBytesMax,
+      consumerTimeoutMs: options['amqp.consumer.timeout.ms'],
       rates: new Rates(clock, () => readings(parts)),
     };
     this.#parts = parts;

@@ -42,6 +42,8 @@ export interface ManagementParts {
   readonly clusterId: string;
   readonly clusterName: () => string;
   readonly bodyBytesMax: number;
+  /** Where a queue says none of its own. */
+  readonly consumerTimeoutMs: number;
   readonly rates: Rates;
   readonly listeners: () => readonly Listener[];
 }

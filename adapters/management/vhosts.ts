@@ -5,7 +5,7 @@ import { isMonitor, visibleVhosts } from './authorize.ts';
 import { tagsField, textField } from './fields.ts';
 import { type Fact, listed } from './listing.ts';
 import { clientConnections, type ManagementParts, vhostOf } from './parts.ts';
-import { queueLengths } from './queues.ts';
+import { queueLengths } from './queue-facts.ts';
 import type { Reading } from './rates.ts';
 import type { Call, Resources } from './resource.ts';
 import { deliverReading, lengthReading, messageReading, messageStats, publishReading, withRates } from './stats.ts';

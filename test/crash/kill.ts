@@ -66,19 +66,21 @@ class Ledger {
   }
 }
 
-class BrokerProcess {
+export class BrokerProcess {
   readonly #config: object;
+  readonly #door: string;
   #child: ChildProcess | undefined;
   slowestStartMs = 0;
   port = 0;
   stderr = '';
 
-  constructor(config: object) {
+  constructor(config: object, door = 'kafka') {
     this.#config = config;
+    this.#door = door;
   }
 
   async start(): Promise<void> {
-    const config = { ...this.#config, doors: { kafka: { host: '127.0.0.1', port: this.port } } };
+    const config = { ...this.#config, doors: { [this.#door]: { host: '127.0.0.1', port: this.port } } };
     const started = performance.now();
     const child = spawn(process.execPath, [here('serve.js'), JSON.stringify(config)], {
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -237,7 +239,7 @@ async function judge(kafka: Kafka, ledger: Ledger): Promise<void> {
 }
 
 /** Mulberry32: the same kills for the same seed, as far as a real process can repeat them. */
-function dice(seed: number): () => number {
+export function dice(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;
@@ -247,7 +249,7 @@ function dice(seed: number): () => number {
   };
 }
 
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+export const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const option = (name: string, fallback: string): string => {

@@ -472,8 +472,8 @@ const BUSY_STEPS: readonly Step[] = [
   [
     'GET /queues/%2F/busy?columns=messages,messages_ready,messages_unacknowledged,consumers,message_stats.publish,message_stats.deliver_get,message_stats.ack',
   ],
-  ['GET /queues/detailed', undefined, { view: 'shape' }],
-  ['GET /queues', undefined, { view: 'shape' }],
+  ['GET /queues/detailed?page=1&name=ttl', undefined, { view: 'shape' }],
+  ['GET /queues?page=1&name=ttl', undefined, { view: 'shape' }],
   ['GET /exchanges/%2F/amq.default', undefined, { view: 'shape' }],
   ['GET /vhosts/%2F', undefined, { view: 'shape' }],
   ['GET /queues/%2F/ttl?columns=policy,operator_policy,effective_policy_definition'],
@@ -484,6 +484,19 @@ const BUSY_STEPS: readonly Step[] = [
   ['GET /vhosts/%2F/connections', undefined, { view: 'shape' }],
   ['GET /vhosts/%2F/channels', undefined, { view: 'shape' }],
   ['DELETE /queues/%2F/busy?if-unused=true'],
+  ['GET /queues/%2F/busy-exclusive', undefined, { view: 'shape' }],
+  ['GET /queues/%2F/busy-exclusive?columns=exclusive,durable,name'],
+  ['GET /queues/%2F/busy-exclusive?disable_stats=true', undefined, { view: 'shape' }],
+  ['GET /queues/%2F/busy-single?columns=single_active_consumer_tag,exclusive_consumer_tag,consumers,consumer_details'],
+  ['GET /queues/%2F/busy-alone?columns=single_active_consumer_tag,exclusive_consumer_tag,consumers,consumer_details'],
+  ['GET /queues/%2F/busy-quorum', undefined, { view: 'shape' }],
+  [
+    'GET /queues/%2F/busy-quorum?columns=messages,messages_ready,messages_unacknowledged,consumers,single_active_consumer_tag',
+  ],
+  ['GET /queues/%2F?name=busy-quorum&page=1', undefined, { view: 'shape' }],
+  ['GET /queues/%2F/busy-stream', undefined, { view: 'shape' }],
+  ['GET /queues/%2F/busy-stream?columns=messages,type,consumers,consumer_details'],
+  ['GET /queues/%2F?name=busy-stream&page=1', undefined, { view: 'shape' }],
 ];
 
 /** One line for each request: what was asked and what came. `settleMs`: until statistics are there. */
@@ -504,6 +517,7 @@ export async function* outcomes(urls: { http: string; amqp: string }, settleMs =
     });
   });
   await channel.checkQueue('busy');
+  await moreQueues(channel);
   await new Promise((resolve) => setTimeout(resolve, settleMs));
   for (const step of BUSY_STEPS) yield outcome(urls.http, step);
   const closed = new Promise<string>((resolve) =>
@@ -517,6 +531,23 @@ export async function* outcomes(urls: { http: string; amqp: string }, settleMs =
   yield outcome(urls.http, [`DELETE ${path}`, undefined, { as: 'manager:p' }]);
   yield outcome(urls.http, [`DELETE ${path}`, undefined, { headers: { 'x-reason': 'because' } }]);
   yield `closed | ${await closed}`;
+}
+
+/** Queues of each type, and consumers of each kind. */
+async function moreQueues(channel: amqp.ConfirmChannel): Promise<void> {
+  const ignore = (): void => {};
+  await channel.assertQueue('busy-exclusive', { exclusive: true });
+  await channel.assertQueue('busy-single', { durable: true, arguments: { 'x-single-active-consumer': true } });
+  await channel.assertQueue('busy-quorum', { durable: true, arguments: { 'x-queue-type': 'quorum' } });
+  await channel.assertQueue('busy-stream', { durable: true, arguments: { 'x-queue-type': 'stream' } });
+  await channel.assertQueue('busy-alone', { durable: true });
+  await channel.consume('busy-single', ignore, { consumerTag: 'one' });
+  await channel.consume('busy-single', ignore, { consumerTag: 'two', priority: 3 });
+  await channel.consume('busy-alone', ignore, { consumerTag: 'only', exclusive: true, noAck: true });
+  await channel.consume('busy-quorum', ignore, { consumerTag: 'quorum' });
+  await channel.consume('busy-stream', ignore, { consumerTag: 'stream', arguments: { 'x-stream-offset': 'first' } });
+  for (const name of ['busy-quorum', 'busy-stream']) channel.sendToQueue(name, Buffer.from('message'));
+  await channel.waitForConfirms();
 }
 
 async function ask(http: string, [request, body, { as = 'guest:guest', headers } = {}]: Step): Promise<Response> {
@@ -564,7 +595,10 @@ function sorted(value: unknown): unknown {
   return Object.fromEntries(
     entries
       .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([name, each]) => [name, MASKED.has(name) ? '…' : isDefinitions ? ordered(sorted(each)) : sorted(each)]),
+      .map(([name, each]) => [
+        name,
+        MASKED.has(name) ? '…' : isDefinitions || name === 'consumer_details' ? ordered(sorted(each)) : sorted(each),
+      ]),
   );
 }
 
@@ -584,14 +618,26 @@ function shapeOf(value: unknown): unknown {
   if (typeof value !== 'object') return typeof value;
   const entries = Object.entries(value).filter(([name]) => !UNCOMPARED.has(name));
   return Object.fromEntries(
-    entries.sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, each]) => [name, OPAQUE.has(name) ? '…' : shapeOf(each)]),
+    entries
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, each]) => [
+        name,
+        OPAQUE.has(name) ? '…' : name === 'consumer_details' ? shapes(each) : shapeOf(each),
+      ]),
   );
+}
+
+/** Each shape once: the order of consumers is nobody's. */
+function shapes(value: unknown): unknown {
+  if (!Array.isArray(value)) return shapeOf(value);
+  return [...new Set(value.map((each) => JSON.stringify(shapeOf(each))))].sort();
 }
 
 /** There or not by chance, or of one product only. */
 const UNCOMPARED = new Set(['idle_since', 'backing_queue_status', 'cowboy_opts']);
 /** Differ between brokers. */
 const MASKED = new Set([
+  'peer_port',
   'user_who_performed_action',
   'password_hash',
   'rabbit_version',
@@ -601,6 +647,7 @@ const MASKED = new Set([
 ]);
 /** What is in them is another product's. */
 const OPAQUE = new Set([
+  'open_files',
   'client_properties',
   'exchange_types',
   'listeners',
@@ -624,5 +671,5 @@ function masked(line: string): string {
 
 if (process.argv[1]?.endsWith('rabbitmq-cases.js')) {
   const [http, amqpUrl] = process.argv.slice(2);
-  for await (const line of outcomes({ http, amqp: amqpUrl }, 7_000)) console.log(line);
+  for await (const line of outcomes({ http, amqp: amqpUrl }, 12_000)) console.log(line);
 }
