@@ -83,7 +83,7 @@ export interface CommitterOptions {
   /** `log.flush.linger.ms` */
   lingerMs: number;
   onFatal: (error: unknown) => void;
-  /** After a group has ended. */
+  /** After groups have ended, and were answered. */
   onGroupEnd: () => void;
   /** The next journal file is still needed: a checkpoint must come first. */
   onStarved: () => void;
@@ -107,6 +107,8 @@ export class Committer {
   #inFlightSequence = 0;
   /** Durable, and their waiters not yet called. */
   readonly #ended: Group[] = [];
+  /** Their waiters were called, but not those who wait to read them. */
+  #answered: Group[] = [];
   #nextNumber = 1;
   #timer: Timer | undefined;
   #isScheduled = false;
@@ -341,12 +343,20 @@ export class Committer {
     }
     // That may have failed at once: then nothing more is answered, durable or not.
     if (!isFirst || this.#isStopped) return;
-    // Who has written is answered before those who wait to read it.
     for (const ended of this.#ended) for (const waiter of ended.waiters) waiter();
-    for (const ended of this.#ended) for (const { member } of ended.shares) member.wake();
+    if (this.#answered.length === 0) this.#options.clock.endOfTurn(this.#onAnswered);
+    this.#answered.push(...this.#ended);
     this.#ended.length = 0;
-    this.#options.onGroupEnd();
   }
+
+  /** Their answers have left by now: what readers and segments are due comes after that. */
+  readonly #onAnswered = (): void => {
+    const groups = this.#answered;
+    this.#answered = [];
+    if (this.#isStopped) return;
+    for (const { shares } of groups) for (const { member } of shares) member.wake();
+    this.#options.onGroupEnd();
+  };
 }
 
 /** With `log.flush: written`, records up to this size are written on the calling thread. */
