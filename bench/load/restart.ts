@@ -18,8 +18,8 @@ const RECORD_BYTES = 1000;
 const RESTART_PARTITIONS = 2000;
 /** A kill comes when the journal is this full, or after the time below. */
 const JOURNAL_FULL = 0.9;
-/** `journal.files` times `journal.file.bytes`: with no checkpoint before that, the journal gets as full as it can. */
-const JOURNAL_BYTES_MAX = 3 * 128 * 1024 * 1024;
+/** The journal gets this full and no fuller: a checkpoint is due after as much is written to segments, at the latest. */
+const JOURNAL_BYTES_MAX = 256 * 1024 * 1024;
 const LOAD_MS_MAX = 20_000;
 const POLL_MS = 20;
 const MIB = 1024 * 1024;
