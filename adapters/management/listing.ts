@@ -4,7 +4,7 @@
  */
 import { compileNamePattern } from '../../broker/name-pattern.ts';
 import { MillraceError } from '../../protocol/errors.ts';
-import { ApiError, badRequest } from './resource.ts';
+import { ApiError, badRequest, Raw } from './resource.ts';
 
 export type Fact = Readonly<Record<string, unknown>>;
 
@@ -30,32 +30,84 @@ interface Page {
 
 /** The facts as the query wants them: a list, or one page with counts around it. */
 export function listed(facts: readonly Fact[], query: URLSearchParams, { sorts, isPaged }: ListOptions): unknown {
-  const page = isPaged === true ? pageOf(query) : undefined;
   if (isPaged !== true) {
-    return sortedFacts(
-      facts.map((fact) => shownFact(fact, query)),
-      sorts,
-      query,
-    );
+    const shown = facts.map((fact) => shownFact(fact, query));
+    return sortedBy(shown, (fact) => fact, { sorts, query });
   }
-  const sorted = sortedFacts(facts, sorts, query);
+  const page = pageOf(query);
+  const sorted = sortedBy(facts, (fact) => fact, { sorts, query });
   if (page === undefined) return sorted.map((fact) => shownFact(fact, query));
-  const filtered = page.name === '' ? sorted : sorted.filter(nameFilter(page));
+  const { items, around } = paged(sorted, (fact) => fact, page);
+  return { ...around, items: items.map((fact) => shownFact(fact, query)) };
+}
+
+/** A fact that costs something to make. */
+export interface LazyFact {
+  /** What is known of it anyway. */
+  readonly plain: Fact;
+  whole(): Fact;
+}
+
+/** Facts that are made in one go, before others have their turn. */
+const GO = 100;
+
+/**
+ * As `listed` with pages, for long lists: only what is shown is made whole, a few at a time, and written at once. `pause`
+ * lets others have their turn.
+ */
+export async function listedLazily(
+  facts: readonly LazyFact[],
+  query: URLSearchParams,
+  { sorts, pause }: { sorts: readonly string[]; pause: () => Promise<void> },
+): Promise<Raw> {
+  const page = pageOf(query);
+  const isPlain = facts.length === 0 || isIn(facts[0].plain, query.get('sort'));
+  const known = isPlain ? facts : await wholeFacts(facts, pause);
+  const sorted = sortedBy(known, ({ plain }) => plain, { sorts, query });
+  const { items, around } =
+    page === undefined ? { items: sorted, around: undefined } : paged(sorted, ({ plain }) => plain, page);
+  const pieces: string[] = [];
+  for (let from = 0; from < items.length; from += GO) {
+    if (from > 0) await pause();
+    const shown = items.slice(from, from + GO).map((fact) => shownFact(fact.whole(), query));
+    pieces.push(JSON.stringify(shown).slice(1, -1));
+  }
+  const list = `[${pieces.join(',')}]`;
+  if (around === undefined) return new Raw(200, 'application/json', list);
+  return new Raw(200, 'application/json', `${JSON.stringify(around).slice(0, -1)},"items":${list}}`);
+}
+
+async function wholeFacts(facts: readonly LazyFact[], pause: () => Promise<void>): Promise<LazyFact[]> {
+  const made: LazyFact[] = [];
+  for (const fact of facts) {
+    if (made.length % GO === GO - 1) await pause();
+    const whole = fact.whole();
+    made.push({ plain: whole, whole: () => whole });
+  }
+  return made;
+}
+
+const isIn = (fact: Fact, sort: string | null): boolean =>
+  sort === null || sort === '' || sort.split('.', 1)[0] in fact;
+
+function paged<T>(sorted: readonly T[], factOf: (item: T) => Fact, page: Page): { items: readonly T[]; around: Fact } {
+  const isWanted = page.name === '' ? undefined : nameFilter(page);
+  const filtered = isWanted === undefined ? sorted : sorted.filter((item) => isWanted(factOf(item)));
   const from = (page.page - 1) * page.pageSize;
   if (from > filtered.length) {
     const reason = `Page out of range, page: ${page.page} page size: ${page.pageSize}, len: ${filtered.length}`;
     throw new ApiError(400, 'page_out_of_range', reason);
   }
   const items = filtered.slice(from, from + page.pageSize);
-  return {
+  const around = {
     filtered_count: filtered.length,
     item_count: items.length,
-    items: items.map((fact) => shownFact(fact, query)),
     page: page.page,
     page_count: Math.floor((filtered.length + page.pageSize - 1) / page.pageSize),
     page_size: page.pageSize,
-    total_count: facts.length,
+    total_count: sorted.length,
   };
+  return { items, around };
 }
 
 /** One fact with the fields that `columns` asks for. */
@@ -122,10 +174,17 @@ function nameFilter({ name, isRegex }: Page): (fact: Fact) => boolean {
   }
 }
 
-function sortedFacts(facts: readonly Fact[], defaults: readonly string[], query: URLSearchParams): readonly Fact[] {
+function sortedBy<T>(
+  items: readonly T[],
+  factOf: (item: T) => Fact,
+  { sorts: defaults, query }: { sorts: readonly string[]; query: URLSearchParams },
+): readonly T[] {
   const asked = query.get('sort');
   const sorts = asked === null || asked === '' ? defaults : [asked, ...defaults.filter((each) => each !== asked)];
-  const keyed = facts.map((fact) => ({ fact, keys: sorts.map((sort) => nested(fact, sort)) }));
+  const keyed = items.map((item) => {
+    const fact = factOf(item);
+    return { item, keys: sorts.map((sort) => nested(fact, sort)) };
+  });
   keyed.sort((a, b) => {
     for (let index = 0; index < sorts.length; index++) {
       const order = compareTerms(a.keys[index], b.keys[index]);
@@ -134,7 +193,7 @@ function sortedFacts(facts: readonly Fact[], defaults: readonly string[], query:
     return 0;
   });
   if (query.get('sort_reverse') === 'true') keyed.reverse();
-  return keyed.map(({ fact }) => fact);
+  return keyed.map(({ item }) => item);
 }
 
 /** What is not there counts as 0. */
