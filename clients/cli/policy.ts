@@ -1,10 +1,8 @@
 /** `millrace policy`: list, set, delete; of users and, with `--operator`, of operators. */
-import { runBrokerCommand } from '../kafka/queues.ts';
-import { clusterFlags, withCluster } from './cluster-flags.ts';
+import { clusterFlags } from './cluster-flags.ts';
 import { type Command, type Flag, UsageError, keyValue, wholeNumber } from './command.ts';
-import { jsonLine, table } from './output.ts';
-import { isJson, outputFlag } from './queue-args.ts';
-import { done, vhostFlag } from './user.ts';
+import { done, listed, vhostFlag } from './directory-args.ts';
+import { outputFlag } from './queue-args.ts';
 
 interface ShownPolicy {
   readonly vhost: string;
@@ -26,25 +24,21 @@ const list: Command = {
   arity: [0, 0],
   flags: { ...clusterFlags, ...outputFlag, ...operatorFlag, vhost: { ...vhostFlag.vhost, help: 'only of this vhost' } },
   run: (args, io) =>
-    withCluster(args, io, async (cluster) => {
-      const isForPrograms = isJson(args);
-      const command = { command: 'policy.list', vhost: args.text('vhost'), isOperators: args.has('operator') };
-      const { policies } = await runBrokerCommand<{ policies: ShownPolicy[] }>(cluster, command);
-      if (isForPrograms) for (const policy of policies) await io.write(jsonLine(policy));
-      else if (policies.length === 0) io.note('There are no policies.');
-      else {
-        const rows = policies.map(({ vhost, name, pattern, applyTo, priority, definition }) => [
-          vhost,
-          name,
-          pattern,
-          applyTo,
-          priority,
-          Object.entries(definition)
-            .map(([key, value]) => `${key}=${String(value)}`)
-            .join(', '),
-        ]);
-        await io.write(table(['VHOST', 'POLICY', 'PATTERN', 'APPLIES TO', 'PRIORITY', 'SAYS'], rows));
-      }
+    listed<ShownPolicy>(args, io, {
+      command: { command: 'policy.list', vhost: args.text('vhost'), isOperators: args.has('operator') },
+      fields: ['policies'],
+      head: ['VHOST', 'POLICY', 'PATTERN', 'APPLIES TO', 'PRIORITY', 'SAYS'],
+      row: ({ vhost, name, pattern, applyTo, priority, definition }) => [
+        vhost,
+        name,
+        pattern,
+        applyTo,
+        priority,
+        Object.entries(definition)
+          .map(([key, value]) => `${key}=${String(value)}`)
+          .join(', '),
+      ],
+      none: 'There are no policies.',
     }),
 };
 

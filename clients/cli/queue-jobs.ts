@@ -1,6 +1,6 @@
 /** `millrace queue` move, redrive, replay and jobs: what the broker does in steps, while this waits and tells. */
 import type { KafkaCluster } from '../kafka/cluster.ts';
-import { type QueueCommand, type QueueJob, runBrokerCommand } from '../kafka/queues.ts';
+import { type BrokerCommand, type QueueJob, runBrokerCommand } from '../kafka/queues.ts';
 import { clusterFlags, withCluster } from './cluster-flags.ts';
 import { type Args, type Command, CommandFailure, type Flag, UsageError, exitCodes, wholeNumber } from './command.ts';
 import type { Io } from './io.ts';
@@ -148,7 +148,7 @@ export function jobLine(job: QueueJob): string {
   return `${id}: ${kind}${target === null ? '' : ` to ${target}`} ${status}, ${moved}${rest}`;
 }
 
-async function runJob(args: Args, io: Io, command: QueueCommand & { readonly name: string }): Promise<number> {
+async function runJob(args: Args, io: Io, command: BrokerCommand & { readonly name: string }): Promise<number> {
   const isForPrograms = isJson(args);
   const request = {
     ...command,

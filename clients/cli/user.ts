@@ -5,9 +5,10 @@
 import { readFile } from 'node:fs/promises';
 import { runBrokerCommand } from '../kafka/queues.ts';
 import { clusterFlags, withCluster } from './cluster-flags.ts';
-import { type Args, type Command, CommandFailure, type Flag, UsageError, wholeNumber } from './command.ts';
+import { type Args, type Command, CommandFailure, type Flag, UsageError } from './command.ts';
 import type { Io } from './io.ts';
-import { jsonLine, plural, table, timeText } from './output.ts';
+import { done, limitsText, listed, setLimit, vhostFlag } from './directory-args.ts';
+import { jsonLine, timeText } from './output.ts';
 import { isJson, outputFlag } from './queue-args.ts';
 
 interface User {
@@ -36,18 +37,7 @@ const passwordFlag = {
     help: 'file with the password; - is standard input (default: it is typed, or standard input)',
   },
 } as const satisfies Record<string, Flag>;
-export const vhostFlag = {
-  vhost: { value: 'VHOST', short: 'v', help: "which vhost (default '/', where the queues of all doors are)" },
-} as const satisfies Record<string, Flag>;
 const TAGS = 'administrator (everything), monitoring (sees everything), policymaker, management (sees what it may use)';
-
-/** Runs one command of the broker that answers nothing, and says what was done. */
-export function done(args: Args, io: Io, command: { command: string; [argument: string]: unknown }, note: string) {
-  return withCluster(args, io, async (cluster) => {
-    await runBrokerCommand(cluster, command);
-    io.note(note);
-  });
-}
 
 /** The first line; without it nobody could come in. */
 async function password(args: Args, io: Io, user: string): Promise<string> {
@@ -85,26 +75,19 @@ const list: Command = {
   arity: [0, 0],
   flags: { ...clusterFlags, ...outputFlag },
   run: (args, io) =>
-    withCluster(args, io, async (cluster) => {
-      const isForPrograms = isJson(args);
-      const { users } = await runBrokerCommand<{ users: User[] }>(cluster, { command: 'user.list' });
-      if (isForPrograms) for (const user of users) await io.write(jsonLine(user));
-      else {
-        const rows = users.map(({ name, tags, limits, hasPassword }) => [
-          name,
-          tags.join(', '),
-          hasPassword ? 'yes' : 'no',
-          limitsText(limits),
-        ]);
-        await io.write(table(['USER', 'TAGS', 'PASSWORD', 'LIMITS'], rows));
-      }
+    listed<User>(args, io, {
+      command: { command: 'user.list' },
+      fields: ['users'],
+      head: ['USER', 'TAGS', 'PASSWORD', 'LIMITS'],
+      row: ({ name, tags, limits, hasPassword }) => [
+        name,
+        tags.join(', '),
+        hasPassword ? 'yes' : 'no',
+        limitsText(limits),
+      ],
+      none: 'There are no users.',
     }),
 };
-
-export const limitsText = (limits: Readonly<Record<string, number>>): string =>
-  Object.entries(limits)
-    .map(([name, value]) => `${name}=${value}`)
-    .join(', ');
 
 const add: Command = {
   name: 'user add',
@@ -182,13 +165,6 @@ const limit: Command = {
   run: (args, io) => setLimit(args, io, 'user.limit'),
 };
 
-export function setLimit(args: Args, io: Io, command: 'user.limit' | 'vhost.limit'): Promise<void> {
-  const [name, limitName, text] = args.positionals;
-  const value = text === undefined ? undefined : wholeNumber(limitName, text, 0);
-  const note = value === undefined ? `${name} has no limit ${limitName}` : `${limitName} of ${name} is ${value}`;
-  return done(args, io, { command, name, limit: limitName, value }, note);
-}
-
 const permit: Command = {
   name: 'user permit',
   usage: 'NAME [flags]',
@@ -258,27 +234,12 @@ const permissions: Command = {
   arity: [0, 1],
   flags: { ...clusterFlags, ...outputFlag, vhost: { ...vhostFlag.vhost, help: 'only in this vhost' } },
   run: (args, io) =>
-    withCluster(args, io, async (cluster) => {
-      const isForPrograms = isJson(args);
-      const command = { command: 'user.permissions', user: args.positionals.at(0), vhost: args.text('vhost') };
-      const answer = await runBrokerCommand<{ permissions: Permission[]; topicPermissions: Permission[] }>(
-        cluster,
-        command,
-      );
-      const all = [...answer.permissions, ...answer.topicPermissions];
-      if (isForPrograms) for (const permission of all) await io.write(jsonLine(permission));
-      else if (all.length === 0) io.note('Nothing is permitted.');
-      else {
-        const rows = all.map(({ user, vhost, exchange, configure, write, read }) => [
-          user,
-          vhost,
-          exchange,
-          configure,
-          write,
-          read,
-        ]);
-        await io.write(table(['USER', 'VHOST', 'TOPIC EXCHANGE', 'CONFIGURE', 'WRITE', 'READ'], rows));
-      }
+    listed<Permission>(args, io, {
+      command: { command: 'user.permissions', user: args.positionals.at(0), vhost: args.text('vhost') },
+      fields: ['permissions', 'topicPermissions'],
+      head: ['USER', 'VHOST', 'TOPIC EXCHANGE', 'CONFIGURE', 'WRITE', 'READ'],
+      row: ({ user, vhost, exchange, configure, write, read }) => [user, vhost, exchange, configure, write, read],
+      none: 'Nothing is permitted.',
     }),
 };
 
@@ -289,16 +250,12 @@ const keys: Command = {
   arity: [0, 1],
   flags: { ...clusterFlags, ...outputFlag },
   run: (args, io) =>
-    withCluster(args, io, async (cluster) => {
-      const isForPrograms = isJson(args);
-      const command = { command: 'key.list', user: args.positionals.at(0) };
-      const { keys: found } = await runBrokerCommand<{ keys: AccessKey[] }>(cluster, command);
-      if (isForPrograms) for (const key of found) await io.write(jsonLine(key));
-      else if (found.length === 0) io.note("There are no access keys; 'millrace user key NAME' makes one.");
-      else {
-        const rows = found.map(({ id, user, createdMs }) => [id, user, timeText(createdMs)]);
-        await io.write(table(['KEY', 'USER', 'CREATED'], rows));
-      }
+    listed<AccessKey>(args, io, {
+      command: { command: 'key.list', user: args.positionals.at(0) },
+      fields: ['keys'],
+      head: ['KEY', 'USER', 'CREATED'],
+      row: ({ id, user, createdMs }) => [id, user, timeText(createdMs)],
+      none: "There are no access keys; 'millrace user key NAME' makes one.",
     }),
 };
 
@@ -325,7 +282,7 @@ const key: Command = {
       const command = { command: 'key.create', user, ...given };
       const answer = await runBrokerCommand<{ key: AccessKey & { secret: string } }>(cluster, command);
       if (isForPrograms) return io.write(jsonLine(answer.key));
-      io.note(`made ${plural(1, 'access key')} for ${user}; the secret is not shown again`);
+      io.note(`made an access key for ${user}; the secret is not shown again`);
       await io.write(`aws_access_key_id = ${answer.key.id}\naws_secret_access_key = ${answer.key.secret}\n`);
     });
   },

@@ -1,10 +1,8 @@
 /** `millrace vhost`: list, add, limit, delete. */
-import { runBrokerCommand } from '../kafka/queues.ts';
-import { clusterFlags, withCluster } from './cluster-flags.ts';
+import { clusterFlags } from './cluster-flags.ts';
 import type { Command } from './command.ts';
-import { jsonLine, table } from './output.ts';
-import { isJson, outputFlag } from './queue-args.ts';
-import { done, limitsText, setLimit } from './user.ts';
+import { done, limitsText, listed, setLimit } from './directory-args.ts';
+import { outputFlag } from './queue-args.ts';
 
 interface ShownVhost {
   readonly name: string;
@@ -20,19 +18,17 @@ const list: Command = {
   arity: [0, 0],
   flags: { ...clusterFlags, ...outputFlag },
   run: (args, io) =>
-    withCluster(args, io, async (cluster) => {
-      const isForPrograms = isJson(args);
-      const { vhosts } = await runBrokerCommand<{ vhosts: ShownVhost[] }>(cluster, { command: 'vhost.list' });
-      if (isForPrograms) for (const vhost of vhosts) await io.write(jsonLine(vhost));
-      else {
-        const rows = vhosts.map(({ name, defaultQueueType, limits, description }) => [
-          name,
-          defaultQueueType || 'classic',
-          limitsText(limits),
-          description,
-        ]);
-        await io.write(table(['VHOST', 'QUEUE TYPE', 'LIMITS', 'DESCRIPTION'], rows));
-      }
+    listed<ShownVhost>(args, io, {
+      command: { command: 'vhost.list' },
+      fields: ['vhosts'],
+      head: ['VHOST', 'QUEUE TYPE', 'LIMITS', 'DESCRIPTION'],
+      row: ({ name, defaultQueueType, limits, description }) => [
+        name,
+        defaultQueueType || 'classic',
+        limitsText(limits),
+        description,
+      ],
+      none: 'There are no vhosts.',
     }),
 };
 

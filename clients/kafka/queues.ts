@@ -17,7 +17,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   ...['user.list', 'user.permissions', 'key.list', 'vhost.list', 'policy.list'],
 ]);
 
-export interface QueueCommand {
+export interface BrokerCommand {
   readonly command: string;
   readonly [argument: string]: unknown;
 }
@@ -27,7 +27,7 @@ export interface QueueCommand {
  * version of the feature vouches for. A `MillraceError` with the broker's code and words, UNSUPPORTED_VERSION from a
  * server that is no Millrace.
  */
-export async function runBrokerCommand<Answer>(cluster: KafkaCluster, command: QueueCommand): Promise<Answer> {
+export async function runBrokerCommand<Answer>(cluster: KafkaCluster, command: BrokerCommand): Promise<Answer> {
   const isRepeatable = REPEATABLE.has(command.command);
   const connection = await cluster.retry(() => cluster.any());
   const { answer, error } = isRepeatable
@@ -45,7 +45,7 @@ interface Sent<Answer> {
   readonly error?: { readonly code: string; readonly message: string };
 }
 
-async function send<Answer>(connection: KafkaConnection, command: QueueCommand): Promise<Sent<Answer>> {
+async function send<Answer>(connection: KafkaConnection, command: BrokerCommand): Promise<Sent<Answer>> {
   const feature = connection.feature(FEATURE);
   if (feature === undefined || feature.minVersion > FEATURE_VERSION || feature.maxVersion < FEATURE_VERSION) {
     const { host, port } = connection.address;
