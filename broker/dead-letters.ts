@@ -16,6 +16,7 @@ import type { QueuePartition } from './queue-partition.ts';
 import type { QueuedRecord, QueueReader } from './queue-reader.ts';
 import { deadLetterTarget, hasDeadLetterTarget } from './queue-settings.ts';
 import type { LeavingMessage } from './queue-state.ts';
+import { hasKafkaTarget, withKafkaDeath } from './share-dead-letter.ts';
 import type { Topic } from './topics.ts';
 
 /** Messages of one move. */
@@ -71,6 +72,7 @@ interface Departure {
 interface Death {
   readonly reason: LeaveReason;
   readonly limitDoor: QueueDoor | undefined;
+  readonly acquiredCount: number;
   readonly place: MessagePlace | undefined;
   /** Partition of the queue: that of a target which has several. */
   readonly index: number;
@@ -116,7 +118,7 @@ export class DeadLetters {
 
   /** The queue has refused this message: its copies go where its dead letters go, unwaited and at most once. */
   refused(queue: Queue, letter: Letter): void {
-    const death: Death = { reason: 'maxlen', limitDoor: undefined, place: undefined, index: 0 };
+    const death: Death = { reason: 'maxlen', limitDoor: undefined, acquiredCount: 0, place: undefined, index: 0 };
     const departure = this.#departure(queue, letter, { ...death, offset: -1 });
     if (departure === undefined) return;
     const loading = departure.targets.map((target) => target.prepare()).filter((promise) => promise !== undefined);
@@ -188,11 +190,13 @@ export class DeadLetters {
     const found = new Map(records.map((record) => [record.offset, record]));
     const departures: Departure[] = [];
     const loading = new Set<Partition>();
-    for (const { offset, reason, limitDoor } of leaving) {
+    for (const { offset, reason, limitDoor, acquiredCount } of leaving) {
       const record = found.get(offset);
       const place = { topicId: queue.topic.id, topic: queue.topic.name, partition: index, offset };
       const departure =
-        record === undefined ? undefined : this.#departure(queue, record, { offset, reason, limitDoor, place, index });
+        record === undefined
+          ? undefined
+          : this.#departure(queue, record, { offset, reason, limitDoor, acquiredCount, place, index });
       departures.push(departure ?? { offset, copy: NO_COPY, targets: [], sizeBytes: 0 });
       for (const target of departure?.targets ?? []) loading.add(target);
     }
@@ -218,13 +222,17 @@ export class DeadLetters {
     const { reason, place, index, offset } = death;
     const target = deadLetterTarget(queue.settings, death);
     if (target === undefined) return undefined;
-    const { copy, history } = deadLetter(letter, {
+    const { copy: plain, history } = deadLetter(letter, {
       queue: queue.name,
       reason,
       timeMs: clock.now(),
       place,
       ...(router === undefined ? {} : { published: router.published(queue, letter) }),
     });
+    const copy =
+      place === undefined || !hasKafkaTarget(queue)
+        ? plain
+        : { ...plain, headers: withKafkaDeath(plain.headers, { ...death, group: queue.name, place }) };
     const addressed = target.kind === 'exchange' ? this.#routed(queue, copy) : this.#sentTo(target.name, copy);
     const targets: Partition[] = [];
     for (const { name, topic } of addressed?.places ?? []) {

@@ -37,6 +37,48 @@ for (const kind of kinds) {
     await world.close();
   });
 
+  test(`${kind}: a dead letter of a group carries Kafka's headers, over those of an earlier one`, async (t) => {
+    const world = await open();
+    const topic = world.topic('work', 2);
+    world.topic('dlq.work', 3);
+    configure(world, 'group', {
+      'share.auto.offset.reset': 'earliest',
+      'share.delivery.count.limit': '2',
+      'errors.deadletterqueue.topic.name': 'dlq.work',
+      'errors.deadletterqueue.copy.record.enable': 'true',
+    });
+    await world.publish('work', [{ value: 'a', headers: { own: 'x', '__dlq.errors.topic': 'other' } }, 'b'], 1);
+    const door = new PushDoor(world, world.queues.shareQueue('group', topic));
+    await world.run(20);
+    const [a, b] = door.arrived.splice(0);
+    door.nack(a, { requeue: false });
+    door.nack(b, { requeue: true });
+    await world.run(20);
+    door.nack(door.arrived.splice(0)[0], { requeue: true });
+    await world.run(50);
+    const log = world.topics.get('dlq.work')?.partitions[1] ?? t.fail();
+    const { records } = await world.queues.reader.records(log, [{ firstOffset: 0, lastOffset: 1 }]);
+    const told = records.map(({ value, headers }) => [
+      value?.toString(),
+      ...headers
+        .filter(({ key }) => !key.startsWith('millrace.'))
+        .map(({ key, value: text }) => `${key.replace('__dlq.errors.', '')} ${text}`),
+    ]);
+    const place = ['topic work', 'partition 1'];
+    t.deepEqual(told, [
+      ['a', 'own x', ...place, 'offset 0', 'group group', 'delivery.count 1', 'message Offset rejected by client.'],
+      [
+        'b',
+        ...place,
+        'offset 1',
+        'group group',
+        'delivery.count 2',
+        'message Offset delivery count exceeded the threshold.',
+      ],
+    ]);
+    await world.close();
+  });
+
   test(`${kind}: counts of deliveries outlive a restart that ends the locks, and the limit drops`, async (t) => {
     const world = await open();
     let topic = world.topic('log');

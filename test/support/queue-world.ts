@@ -191,6 +191,8 @@ export class QueueWorld {
     await this.clock.settle(Promise.resolve(this.topics.get(topicName)?.partitions[partitionIndex].prepare()));
     const appended = this.append(topicName, messages, partitionIndex);
     await this.clock.settle(new Promise<void>((resolve) => this.engine.whenDurable(appended.position, resolve)));
+    // Readers are woken after answers have left.
+    await this.run(0);
     return appended.baseOffset;
   }
 
