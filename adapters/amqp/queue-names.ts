@@ -6,8 +6,8 @@
  *   where that is too long                    amq.hashed.HASH.BEGINNING
  *
  * No client can declare names of these two forms, as AMQP's own prefix is reserved. No `_` is ever made, so that no two of
- * them differ only in '.' and '_', which topics must not. The first form can be read back (`amqpName`); the other is
- * known by the facts that the door keeps of its durable queues.
+ * them differ only in '.' and '_', which topics must not. The first form can be read back by this rule; the other is known
+ * by the facts that the door keeps of its durable queues.
  */
 import { createHash } from 'node:crypto';
 import { isReservedName, topicNameProblem } from '../../broker/topic-names.ts';
@@ -38,16 +38,6 @@ export function escapedName(vhost: string, name: string): string {
   return `${HASHED}${hash}.${escaped}`.slice(0, NAME_MAX);
 }
 
-/** Vhost and name of an escaped name; undefined for any other. */
-export function amqpName(registered: string): { readonly vhost: string; readonly name: string } | undefined {
-  if (!registered.startsWith(ESCAPED)) return undefined;
-  const rest = registered.slice(ESCAPED.length);
-  const dot = rest.indexOf('.');
-  if (dot < 0) return undefined;
-  const found = { vhost: unescape(rest.slice(0, dot)), name: unescape(rest.slice(dot + 1)) };
-  return escapedName(found.vhost, found.name) === registered ? found : undefined;
-}
-
 function escape(text: string, plain: RegExp): string {
   let escaped = '';
   for (const byte of Buffer.from(text)) {
@@ -55,9 +45,4 @@ function escape(text: string, plain: RegExp): string {
     escaped += plain.test(character) ? character : `-${byte.toString(16).padStart(2, '0').toUpperCase()}`;
   }
   return escaped;
-}
-
-function unescape(text: string): string {
-  const bytes = text.replace(/-([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
-  return Buffer.from(bytes, 'latin1').toString();
 }
