@@ -63,6 +63,8 @@ export interface AppendOptions {
   origin: 'client' | 'internal';
   /** Whether anybody waits. A `lazy` append joins the next group and starts one only after `log.flush.linger.ms`. */
   urgency: 'waited' | 'lazy';
+  /** Default: now. What is appended to many partitions at once has one time: then it is the same everywhere. */
+  appendTimeMs?: number;
 }
 
 export interface Appended {

@@ -238,7 +238,7 @@ export class PartitionLog implements Member, WriteTarget {
 
   // --- append ---
 
-  append(batch: Buffer, { origin, urgency }: AppendOptions): Appended {
+  append(batch: Buffer, { origin, urgency, appendTimeMs: timeMs }: AppendOptions): Appended {
     this.checkWritable();
     if (batch.length > this.config.segmentBytes) {
       throw new MillraceError(
@@ -250,10 +250,11 @@ export class PartitionLog implements Member, WriteTarget {
     if (this.#context.isFull) {
       throw new MillraceError('KAFKA_STORAGE_ERROR', 'free disk space is below log.disk.reserve.bytes');
     }
-    checkClientBatch(batch, this.config, this.#context.clock.now(), this.name);
+    const nowMs = timeMs ?? this.#context.clock.now();
+    checkClientBatch(batch, this.config, nowMs, this.name);
     const duplicate = this.#checkProducer(batch);
     if (duplicate !== undefined) return duplicate;
-    const appendTimeMs = this.config.timestampType === 'LogAppendTime' ? this.#context.clock.now() : -1;
+    const appendTimeMs = this.config.timestampType === 'LogAppendTime' ? nowMs : -1;
     return this.#store(batch, this.#context.committer.join(urgency), appendTimeMs);
   }
 

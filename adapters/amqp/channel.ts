@@ -729,11 +729,13 @@ export class Channel {
   /** Where the message goes, and what it is there. */
   #places(message: Message, targets: readonly AmqpQueue[], timeMs: number): Place[] {
     const places: Place[] = [];
+    // Published to the default exchange it may say less where the queue's own name was the key.
+    const same = message.exchange === '' ? undefined : recordOf(message, '', timeMs);
     for (const { queue, name, partitionIndex } of targets) {
       if (queue.isDeleted) continue;
       const { partitions } = queue.topic;
       const index = partitionIndex ?? (partitions.length === 1 ? 0 : this.#turn++ % partitions.length);
-      places.push({ queue, partition: partitions[index], record: recordOf(message, name, timeMs) });
+      places.push({ queue, partition: partitions[index], record: same ?? recordOf(message, name, timeMs) });
     }
     return places;
   }

@@ -141,6 +141,7 @@ export class AmqpConnection implements TransportHandler {
     const { engine, clock, queues } = parts;
     this.publisher = new Publisher({
       engine,
+      clock,
       queues,
       builders: parts.builders,
       refused: (error) => {

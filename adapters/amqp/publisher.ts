@@ -7,6 +7,7 @@
  */
 import { MillraceError } from '../../protocol/errors.ts';
 import { BatchBuilder } from '../../protocol/record-batch.ts';
+import type { Clock } from '../../storage/clock.ts';
 import type { AppendOptions, Engine, Partition, Position } from '../../broker/engine.ts';
 import type { Letter } from '../../broker/dead-letters.ts';
 import type { Queue, QueueRegistry } from '../../broker/queues.ts';
@@ -14,8 +15,6 @@ import type { Queue, QueueRegistry } from '../../broker/queues.ts';
 /** A message larger than this is a batch of its own. */
 export const BATCH_BYTES_MAX = 64 * 1024;
 const FREE_BUILDERS_MAX = 64;
-const WAITED: AppendOptions = { origin: 'client', urgency: 'waited' };
-const LAZY: AppendOptions = { origin: 'client', urgency: 'lazy' };
 
 /** What a channel in confirm mode is told. */
 export interface ConfirmSink {
@@ -64,6 +63,7 @@ interface OpenBatch {
 
 export interface PublisherParts {
   readonly engine: Engine;
+  readonly clock: Clock;
   readonly queues: QueueRegistry;
   readonly builders: BatchBuilders;
   /** A message that nobody waits for could not be stored. */
@@ -75,6 +75,8 @@ export class Publisher {
   readonly #open = new Map<Partition, OpenBatch>();
   /** Channels with publishes since the last flush. */
   readonly #confirming = new Set<Confirms>();
+  /** Of all appends since the last flush: what goes to many queues is the same in each. */
+  #timeMs = -1;
   /** Of everything that this connection has published. */
   position: Position = 0;
 
@@ -127,6 +129,7 @@ export class Publisher {
       this.#parts.builders.give(open.builder);
     }
     this.#open.clear();
+    this.#timeMs = -1;
     for (const confirms of this.#confirming) {
       const { sink, lastTag, failed } = confirms;
       confirms.failed = new Set();
@@ -144,7 +147,13 @@ export class Publisher {
     try {
       const intake = this.#parts.queues.intake(partition.topicId);
       const pending = intake?.check(partition, batch, 'door');
-      const appended = partition.append(batch, isWaited ? WAITED : LAZY);
+      if (this.#timeMs < 0) this.#timeMs = this.#parts.clock.now();
+      const options: AppendOptions = {
+        origin: 'client',
+        urgency: isWaited ? 'waited' : 'lazy',
+        appendTimeMs: this.#timeMs,
+      };
+      const appended = partition.append(batch, options);
       if (pending !== undefined) intake?.appended(partition, pending, appended);
       if (appended.position > this.position) this.position = appended.position;
       for (const each of confirms) if (appended.position > each.position) each.position = appended.position;
