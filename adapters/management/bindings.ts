@@ -17,7 +17,7 @@ const SORTS = { sorts: ['vhost', 'source', 'type', 'destination', 'routing_key',
 type Params = Readonly<Record<string, string>>;
 
 export function bindingResources(parts: ManagementParts): Resources {
-  const listOf = (select: (binding: Binding, params: Params) => boolean): Resource => ({
+  const listOf = (select: (vhost: Vhost, params: Params) => Iterable<Binding>): Resource => ({
     allowed: 'vhost',
     exists: ({ params }) => params['vhost'] === undefined || vhostOf(parts, params['vhost']) !== undefined,
     get({ params, request, user }) {
@@ -25,28 +25,21 @@ export function bindingResources(parts: ManagementParts): Resources {
       const facts: Fact[] = [];
       for (const vhost of vhostsOf(parts, params['vhost'])) {
         if (!seen.has(vhost.name)) continue;
-        for (const binding of allBindings(vhost)) if (select(binding, params)) facts.push(bindingFact(vhost, binding));
+        for (const binding of select(vhost, params)) facts.push(bindingFact(vhost, binding));
       }
       return listed(facts, request.query, SORTS);
     },
   });
-  const between = (binding: Binding, params: Params): boolean =>
-    binding.source === exchangeName(params['source']) &&
-    binding.destinationKind === kindOf(params) &&
-    binding.destination === destinationOf(params);
   return {
-    '/bindings': listOf(() => true),
-    '/bindings/:vhost': listOf(() => true),
-    '/exchanges/:vhost/:exchange/bindings/source': listOf(
-      ({ source }, { exchange }) => source === exchangeName(exchange),
+    '/bindings': listOf(allBindings),
+    '/bindings/:vhost': listOf(allBindings),
+    '/exchanges/:vhost/:exchange/bindings/source': listOf((vhost, { exchange }) =>
+      [...allBindings(vhost)].filter(({ source }) => source === exchangeName(exchange)),
     ),
-    '/exchanges/:vhost/:exchange/bindings/destination': listOf(
-      ({ destination, destinationKind }, { exchange }) =>
-        destinationKind === 'exchange' && destination === exchangeName(exchange),
+    '/exchanges/:vhost/:exchange/bindings/destination': listOf((vhost, { exchange }) =>
+      bindingsTo(vhost, 'exchange', exchangeName(exchange)),
     ),
-    '/queues/:vhost/:queue/bindings': listOf(
-      ({ destination, destinationKind }, { queue }) => destinationKind === 'queue' && destination === queue,
-    ),
+    '/queues/:vhost/:queue/bindings': listOf((vhost, { queue }) => bindingsTo(vhost, 'queue', queue)),
     '/bindings/:vhost/e/:source/:kind/:destination': {
       ...listOf(between),
       // A POST says itself what is missing.
@@ -56,13 +49,13 @@ export function bindingResources(parts: ManagementParts): Resources {
     },
     '/bindings/:vhost/e/:source/:kind/:destination/:key': {
       allowed: 'vhost',
-      exists: ({ params }) => one(parts, params, between) !== undefined,
+      exists: ({ params }) => one(parts, params) !== undefined,
       get({ params }) {
-        const found = one(parts, params, between);
+        const found = one(parts, params);
         return found && bindingFact(found.vhost, found.binding);
       },
       async remove(call) {
-        const found = one(parts, call.params, between);
+        const found = one(parts, call.params);
         if (found === undefined) return;
         const { source, destination, destinationKind, routingKey, arguments: table } = found.binding;
         await asUser(parts, { call, vhost: found.vhost.name, style: 'short' }, (client) =>
@@ -75,6 +68,17 @@ export function bindingResources(parts: ManagementParts): Resources {
       },
     },
   };
+}
+
+function between(vhost: Vhost, params: Params): readonly Binding[] {
+  const source = exchangeName(params['source']);
+  return bindingsTo(vhost, kindOf(params), destinationOf(params)).filter((binding) => binding.source === source);
+}
+
+function bindingsTo(vhost: Vhost, kind: Binding['destinationKind'], destination: string): readonly Binding[] {
+  const bindings = vhost.exchanges.bindingsTo(kind, destination);
+  if (kind === 'exchange' || vhost.find(destination) === undefined) return bindings;
+  return [defaultBinding(destination), ...bindings];
 }
 
 const isKind = ({ kind }: Params): boolean => kind === 'q' || kind === 'e';
@@ -104,31 +108,32 @@ async function bind(parts: ManagementParts, call: Call): Promise<Created> {
   return new Created(`${quoted(params['destination'])}/${quoted(key).replaceAll('%7E', '~')}`);
 }
 
-function one(
-  parts: ManagementParts,
-  params: Params,
-  between: (binding: Binding, params: Params) => boolean,
-): { vhost: Vhost; binding: Binding } | undefined {
+function one(parts: ManagementParts, params: Params): { vhost: Vhost; binding: Binding } | undefined {
   const vhost = vhostOf(parts, params['vhost']);
   if (vhost === undefined || !isKind(params)) return undefined;
   const [first, second] = params['key'].split('~', 2);
   // '~' alone is the empty key without arguments, '~HASH' the empty key with some.
   const routingKey = unquoted(first);
   const hash = second === undefined || second === '' ? '' : unquoted(second);
-  for (const binding of allBindings(vhost)) {
-    if (binding.routingKey !== routingKey || argumentsHash(binding) !== hash) continue;
-    if (between(binding, params)) return { vhost, binding };
+  for (const binding of between(vhost, params)) {
+    if (binding.routingKey === routingKey && argumentsHash(binding) === hash) return { vhost, binding };
   }
   return undefined;
 }
 
 /** Those of the default exchange, too, which binds every queue under its name. */
-export function* allBindings(vhost: Vhost): IterableIterator<Binding> {
-  for (const { name } of vhost.queues()) {
-    yield { source: '', destination: name, destinationKind: 'queue', routingKey: name, arguments: [] };
-  }
+function* allBindings(vhost: Vhost): IterableIterator<Binding> {
+  for (const { name } of vhost.queues()) yield defaultBinding(name);
   yield* vhost.exchanges.bindings();
 }
+
+const defaultBinding = (queue: string): Binding => ({
+  source: '',
+  destination: queue,
+  destinationKind: 'queue',
+  routingKey: queue,
+  arguments: [],
+});
 
 function bindingFact(vhost: Vhost, binding: Binding): Fact {
   const { source, destination, destinationKind, routingKey, arguments: table } = binding;

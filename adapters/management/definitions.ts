@@ -19,7 +19,7 @@ import { describedVhost, putVhost } from './vhosts.ts';
 import type { Json } from '../../broker/directory-state.ts';
 
 /** Between looks at whether the changes so far are durable: bounds what waits. */
-const CHUNK = 500;
+const CHUNK = 50;
 
 export function definitionResources(parts: ManagementParts): Resources {
   const whole: Resource = {

@@ -70,6 +70,10 @@ export class ManagementDoor {
       bodyBytesMax,
       consumerTimeoutMs: options['amqp.consumer.timeout.ms'],
       rates: new Rates(clock, () => readings(parts)),
+      pause: () =>
+        new Promise((resolve) => {
+          clock.after(0, resolve);
+        }),
     };
     this.#parts = parts;
     const router = new Router({

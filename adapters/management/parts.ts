@@ -45,6 +45,8 @@ export interface ManagementParts {
   /** Where a queue says none of its own. */
   readonly consumerTimeoutMs: number;
   readonly rates: Rates;
+  /** Others have their turn. */
+  readonly pause: () => Promise<void>;
   readonly listeners: () => readonly Listener[];
 }
 

@@ -5,7 +5,7 @@
 import { queueType } from '../amqp/queue-arguments.ts';
 import type { AmqpQueue, Vhost } from '../amqp/vhost.ts';
 import { type ConsumerIndex, connectionDetails, consumerFact, isActive } from './connections.ts';
-import type { Fact } from './listing.ts';
+import type { Fact, LazyFact } from './listing.ts';
 import { GARBAGE_COLLECTION, type ManagementParts, policyNames, timeText } from './parts.ts';
 import type { Reading } from './rates.ts';
 import { deliverReading, lengthReading, messageStats, withRates } from './stats.ts';
@@ -20,6 +20,11 @@ export interface Shown {
   readonly query: URLSearchParams;
   readonly detail: Detail;
   readonly consumers: ConsumerIndex;
+}
+
+/** For lists. */
+export function lazyQueue(parts: ManagementParts, shown: Shown): LazyFact {
+  return { plain: plainFact(parts, shown.vhost, shown.queue), whole: () => queueFact(parts, shown) };
 }
 
 export function queueFact(parts: ManagementParts, shown: Shown): Fact {

@@ -4,9 +4,9 @@ import { asUser } from './acting.ts';
 import { visibleVhosts } from './authorize.ts';
 import { consumerIndex } from './connections.ts';
 import { textField, truthField } from './fields.ts';
-import { type Fact, listed } from './listing.ts';
+import { type LazyFact, listedLazily } from './listing.ts';
 import { isQueue, type ManagementParts, queueOf, vhostOf, vhostsOf } from './parts.ts';
-import { type Detail, queueFact } from './queue-facts.ts';
+import { type Detail, lazyQueue, queueFact } from './queue-facts.ts';
 import { badRequest, notFound, type Resource, type Resources } from './resource.ts';
 import { jsonToTable } from './tables.ts';
 
@@ -18,12 +18,12 @@ export function queueResources(parts: ManagementParts): Resources {
       const { query } = request;
       const seen = visibleVhosts(user, parts.directory);
       const consumers = consumerIndex(parts);
-      const facts: Fact[] = [];
+      const facts: LazyFact[] = [];
       for (const vhost of vhostsOf(parts, params['vhost'])) {
         if (!seen.has(vhost.name)) continue;
-        for (const queue of vhost.queues()) facts.push(queueFact(parts, { vhost, queue, query, detail, consumers }));
+        for (const queue of vhost.queues()) facts.push(lazyQueue(parts, { vhost, queue, query, detail, consumers }));
       }
-      return listed(facts, query, { sorts: ['vhost', 'name'], isPaged: true });
+      return listedLazily(facts, query, { sorts: ['vhost', 'name'], pause: parts.pause });
     },
   });
   return {

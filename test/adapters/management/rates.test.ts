@@ -30,7 +30,7 @@ test('a rate is what was counted between two readings', (t) => {
   clock.advance(5_000);
   t.deepEqual(rates.of(key), { publish: 10, ack: 2 });
   clock.advance(5_000);
-  t.deepEqual(rates.of(key), { publish: 0, ack: 0 });
+  t.deepEqual(rates.of(key), {});
   rates.close();
 });
 
