@@ -121,7 +121,9 @@ async function serve(
   const request: HttpRequest = {
     method: incoming.method ?? 'GET',
     path,
-    query: new URLSearchParams(query),
+    get query() {
+      return new URLSearchParams(query);
+    },
     queryText: query,
     headers: incoming.headers,
     remoteHost: remoteAddress,
