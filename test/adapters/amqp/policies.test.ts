@@ -43,6 +43,10 @@ async function ready(channel: Channel, queue: string): Promise<number> {
   return (await channel.checkQueue(queue)).messageCount;
 }
 
+function isThere(vhost: string, name: string): boolean {
+  return broker.running.broker.queues.get(`amq.escaped.${vhost}.${name}`) !== undefined;
+}
+
 /** The text of the next message, when there is one. */
 async function taken(channel: Channel, queue: string): Promise<string> {
   for (;;) {
@@ -117,6 +121,7 @@ test.serial('a policy applies to queues that are there, and stops when it goes',
     await channel.assertQueue('short', { arguments: { 'x-max-length': 1 } });
     await send(channel, 'free', 'a', 'b', 'c', 'd');
     await setPolicy('lengths', { 'max-length': 2 });
+    t.is(await ready(channel, 'free'), 2);
     await send(channel, 'free', 'e');
     await send(channel, 'short', 'a', 'b');
     t.is(await taken(channel, 'free'), 'd');
@@ -129,6 +134,10 @@ test.serial('a policy applies to queues that are there, and stops when it goes',
     t.is(await ready(channel, 'free'), 4);
     await send(channel, 'short', 'c');
     t.is(await ready(channel, 'short'), 1);
+    await setPolicy('lengths', { 'message-ttl': 1 });
+    while ((await ready(channel, 'free')) > 0);
+    await setPolicy('lengths', { expires: 1 });
+    for (const name of ['free', 'short']) while (isThere('lengths', name)) await channel.checkExchange('amq.direct');
   });
 });
 
