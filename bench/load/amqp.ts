@@ -2,8 +2,10 @@
  * AMQP: PerfTest and amqplib drive Millrace and RabbitMQ in turn, each case on queues of its own. A message counts when it
  * was delivered (or confirmed, where nobody consumes); CPU is the broker's, by message.
  */
+import { once } from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
+import { Worker } from 'node:worker_threads';
 import amqp, { type Options } from 'amqplib';
 import { type Context, rotated } from '../context.ts';
 import { nowUs } from '../machine.ts';
@@ -55,7 +57,7 @@ export const AMQP_CASES: readonly Case[] = [
 ];
 
 const SECONDS = 30;
-const WARM_SECONDS = 5;
+const WARM_SECONDS = 6;
 const WINDOW = 1000;
 const PREFETCH = 200;
 const BODY_BYTES = 1000;
@@ -67,10 +69,10 @@ export async function amqpSection(context: Context, jars: string, names: readonl
   console.log(syncText(context.dataDir));
   for (const each of cases) {
     const peer = await context.rabbitMq();
-    const targets = [...(peer ? [peer] : []), await context.amqp()];
+    const targets = [...(peer ? [peer] : []), await context.synced()];
     for (let round = 0; round <= context.rounds; round++) {
       for (const target of rotated(targets, round)) {
-        const seconds = round === 0 ? WARM_SECONDS : context.isQuick ? SECONDS / 5 : SECONDS;
+        const seconds = (round === 0 ? WARM_SECONDS : SECONDS) / (context.isQuick ? 3 : 1);
         const figures = await measured(context, jars, target, each, seconds);
         if (round > 0) context.record({ section: 'f', case: each.name, target: target.name, round }, figures);
       }
@@ -127,45 +129,49 @@ async function dropped(port: number, queues: readonly string[]): Promise<void> {
   await connection.close();
 }
 
-/** One process of ours publishes, with at most 1,000 confirms outstanding, and consumes what it has published. */
+/**
+ * amqplib publishes, with at most 1,000 confirms outstanding, and consumes what it has published in a thread of its own
+ * (`amqp-consumer.ts`), so that the client is not the limit.
+ */
 async function amqplibWindow(port: number, queue: string, seconds: number): Promise<{ recordsPerSecond: number }> {
   const url = `amqp://guest:guest@127.0.0.1:${port}`;
-  const [producing, consuming] = [await amqp.connect(url), await amqp.connect(url)];
-  const producer = await producing.createConfirmChannel();
-  const consumer = await consuming.createChannel();
-  await producer.assertQueue(queue);
-  await consumer.prefetch(PREFETCH);
-  let received = 0;
-  await consumer.consume(queue, (message) => {
-    if (message === null) return;
-    received++;
-    consumer.ack(message);
-  });
+  const connection = await amqp.connect(url);
+  const channel = await connection.createConfirmChannel();
+  await channel.assertQueue(queue);
+  const consumer = new Worker(new URL('./amqp-consumer.js', import.meta.url), { workerData: { url, queue, PREFETCH } });
+  await once(consumer, 'message');
   const body = Buffer.alloc(BODY_BYTES, 'x');
   const options: Options.Publish = { persistent: true };
   const startUs = nowUs();
-  const untilUs = startUs + seconds * 1e6;
+  let isOver = false;
+  const timer = setTimeout(() => {
+    isOver = true;
+  }, seconds * 1000);
   await new Promise<void>((resolve, reject) => {
     let outstanding = 0;
     let failed: unknown;
     const publish = (): void => {
-      while (outstanding < WINDOW && nowUs() < untilUs && failed === undefined) {
-        outstanding++;
-        producer.publish('', queue, body, options, confirmed);
-      }
-      if (outstanding === 0) failed === undefined ? resolve() : reject(failed);
+      for (; outstanding < WINDOW && !isOver; outstanding++) channel.publish('', queue, body, options, confirmed);
+      if (outstanding > 0) return;
+      if (failed === undefined) resolve();
+      else reject(failed);
     };
     const confirmed = (error: unknown): void => {
       outstanding--;
-      failed ??= error ?? undefined;
+      if (error !== null && error !== undefined) {
+        failed ??= error;
+        isOver = true;
+      }
       // Half a window at once: one turn of the loop sends many.
       if (outstanding <= WINDOW / 2) publish();
     };
     publish();
-  });
+  }).finally(() => clearTimeout(timer));
+  consumer.postMessage('stop');
+  const [received] = (await once(consumer, 'message')) as [number];
   const recordsPerSecond = Math.round(received / ((nowUs() - startUs) / 1e6));
-  await producing.close();
-  await consuming.close();
+  await consumer.terminate();
+  await connection.close();
   return { recordsPerSecond };
 }
 

@@ -49,10 +49,12 @@ export async function startRabbitMq(root: string, name: string): Promise<AmqpTar
   });
   const pid = Number(fs.readFileSync(path.join(folder, 'pid'), 'utf8'));
   const stop = async (signal: NodeJS.Signals): Promise<void> => {
-    // The node is a child of the script that was started.
-    if (isRunning(pid)) process.kill(pid, signal);
+    // The node is a child of the script that was started, which passes the signal on.
+    const ended = end(child, signal);
+    if (signal === 'SIGKILL' && isRunning(pid)) process.kill(pid, signal);
     for (let waitedMs = 0; isRunning(pid) && waitedMs < STOP_MS_MAX; waitedMs += 100) await sleep(100);
-    await end(child, 'SIGKILL');
+    if (isRunning(pid)) process.kill(pid, 'SIGKILL');
+    await ended;
     // Its port mapper outlives it, and refuses to end until it has noticed.
     for (let attempt = 0; attempt < 20; attempt++) {
       const { status } = spawnSync('chroot', [
