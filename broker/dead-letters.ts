@@ -31,6 +31,12 @@ const MOVE_BYTES_MAX = 1024 * 1024;
 /** A message as it lies in a log, or would. */
 export type Letter = Omit<QueuedRecord, 'offset'>;
 
+/** `partition`: of a stream, the only one that is meant. */
+export interface RoutedTarget {
+  readonly queue: Queue;
+  readonly partition: number | undefined;
+}
+
 /** What a door with exchanges knows. */
 export interface ExchangeRouter {
   /** How a message of the queue was published; for its history. */
@@ -38,10 +44,13 @@ export interface ExchangeRouter {
   /** The same message with headers that say: published to the queue where it is. */
   unaddressed(letter: Letter): Letter;
   /**
-   * The queues to which the dead-letter exchange of `queue` sends the message, and the message with headers that say how it
-   * was published now. Undefined: there is no such exchange.
+   * Where the dead-letter exchange of `queue` sends the message, and the message with headers that say how it was published
+   * now. Undefined: there is no such exchange.
    */
-  route(queue: Queue, letter: Letter): { readonly queues: readonly Queue[]; readonly letter: Letter } | undefined;
+  route(
+    queue: Queue,
+    letter: Letter,
+  ): { readonly targets: readonly RoutedTarget[]; readonly letter: Letter } | undefined;
 }
 
 export interface DeadLetterParts {
@@ -235,8 +244,8 @@ export class DeadLetters {
         : { ...plain, headers: withKafkaDeath(plain.headers, { ...death, group: queue.name, place }) };
     const addressed = target.kind === 'exchange' ? this.#routed(queue, copy) : this.#sentTo(target.name, copy);
     const targets: Partition[] = [];
-    for (const { name, topic } of addressed?.places ?? []) {
-      const partition = topic.partitions[index % topic.partitions.length];
+    for (const { name, topic, partition: number } of addressed?.places ?? []) {
+      const partition = topic.partitions[number ?? index % topic.partitions.length];
       if (partition === undefined || partition.isFenced || isDeathCycle(history, name)) continue;
       targets.push(partition);
     }
@@ -248,13 +257,15 @@ export class DeadLetters {
   #sentTo(name: string, copy: Letter): Addressed | undefined {
     const topic = this.#parts.targetOf(name);
     if (topic === undefined) return undefined;
-    return { copy: this.#router?.unaddressed(copy) ?? copy, places: [{ name, topic }] };
+    return { copy: this.#router?.unaddressed(copy) ?? copy, places: [{ name, topic, partition: undefined }] };
   }
 
   #routed(queue: Queue, copy: Letter): Addressed | undefined {
     const routed = this.#router?.route(queue, copy);
     if (routed === undefined) return undefined;
-    return { copy: routed.letter, places: routed.queues.map(({ name, topic }) => ({ name, topic })) };
+    const { letter, targets } = routed;
+    const places = targets.map(({ queue: { name, topic }, partition }) => ({ name, topic, partition }));
+    return { copy: letter, places };
   }
 
   #commit(partition: QueuePartition, departures: readonly Departure[]): void {
@@ -323,7 +334,11 @@ type AppendCommitPart = Extract<CommitPart, { kind: 'append' }>;
 /** A copy and the logs it is meant for, by the name of the queue or topic. */
 interface Addressed {
   readonly copy: Letter;
-  readonly places: readonly { readonly name: string; readonly topic: Topic }[];
+  readonly places: readonly {
+    readonly name: string;
+    readonly topic: Topic;
+    readonly partition: number | undefined;
+  }[];
 }
 
 const NO_COPY: Letter = { key: null, value: null, headers: [], timestamp: 0 };

@@ -6,7 +6,7 @@
 import { readProperties } from '../../protocol/amqp/properties.ts';
 import { NO_TABLE } from '../../protocol/amqp/table.ts';
 import { Reader } from '../../protocol/bytes.ts';
-import type { ExchangeRouter, Letter } from '../../broker/dead-letters.ts';
+import type { ExchangeRouter, Letter, RoutedTarget } from '../../broker/dead-letters.ts';
 import type { Publication } from '../../broker/queue-attributes.ts';
 import type { Queue } from '../../broker/queues.ts';
 import { DEFAULT_EXCHANGE } from './exchanges.ts';
@@ -31,7 +31,7 @@ export class DeadLetterExchanges implements ExchangeRouter {
     return { ...letter, headers: unaddressed(letter.headers) };
   }
 
-  route(queue: Queue, letter: Letter): { queues: readonly Queue[]; letter: Letter } | undefined {
+  route(queue: Queue, letter: Letter): { targets: readonly RoutedTarget[]; letter: Letter } | undefined {
     const vhost = this.#vhostOf(queue);
     const { settings, origins } = queue;
     const named = settings['dead.letter.exchange'];
@@ -48,11 +48,11 @@ export class DeadLetterExchanges implements ExchangeRouter {
       { queueName: '', headerBytesMax: Number.POSITIVE_INFINITY, failedCount: 0 },
     );
     const { headers = NO_TABLE } = readProperties(new Reader(propertyBytes));
-    const queues: Queue[] = [];
+    const targets: RoutedTarget[] = [];
     for (const name of vhost.exchanges.route({ exchange, routingKey, moreKeys, headers })) {
       const found = vhost.find(name);
-      if (found !== undefined) queues.push(found.queue);
+      if (found !== undefined) targets.push({ queue: found.queue, partition: found.partitionIndex });
     }
-    return { queues, letter: readdressed };
+    return { targets, letter: readdressed };
   }
 }

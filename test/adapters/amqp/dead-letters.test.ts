@@ -95,6 +95,22 @@ test('a queue with a dead-letter exchange, rejected through another door: it goe
   });
 });
 
+test('a partition of a topic can be a target, and only that partition', async (t) => {
+  const { topics } = broker.running.broker;
+  const topic = topics.create({ name: 'parts', partitionCount: 3, overrides: new Map() });
+  await connected(async (channel) => {
+    await channel.assertExchange('p.dlx', 'fanout');
+    await channel.assertQueue('p.work', { deadLetterExchange: 'p.dlx' });
+    await channel.bindQueue('parts-2', 'p.dlx', '');
+    channel.sendToQueue('p.work', Buffer.from('a'), { expiration: '1' });
+    await new Promise<void>((resolve) => topic.partitions[2].whenAbove(0, resolve));
+    t.deepEqual(
+      topic.partitions.map(({ endOffset }) => endOffset),
+      [0, 0, 1],
+    );
+  });
+});
+
 test('queues whose names topics cannot have are told by the names that they have in AMQP', async (t) => {
   await connected(async (channel) => {
     await channel.assertQueue('späte Ziele');
