@@ -136,6 +136,7 @@ export class AmqpDoor {
     for (const connection of this.connections) connection.stop();
   }
   close(): void {
+    this.#vhosts.close();
     for (const connection of this.connections) connection.destroy();
   }
 }

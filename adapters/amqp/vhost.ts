@@ -8,7 +8,7 @@
  */
 import { fieldOf, type Table, textField } from '../../protocol/amqp/table.ts';
 import { MillraceError } from '../../protocol/errors.ts';
-import type { Random } from '../../storage/clock.ts';
+import type { Clock, Random } from '../../storage/clock.ts';
 import type { Directory } from '../../broker/directory.ts';
 import type { EffectivePolicy } from '../../broker/policies.ts';
 import type { Queue, QueueRegistry } from '../../broker/queues.ts';
@@ -34,6 +34,8 @@ import { keptTable, type TopologyChange, type VhostTopology } from './topology.t
 /** RabbitMQ's limit of a body; a batch needs a little more. */
 export const BODY_BYTES_MAX = 16_777_216;
 const TOPIC_MESSAGE_BYTES_MAX = String(BODY_BYTES_MAX + 1024 * 1024);
+/** Queues that a change of policies reaches in one turn: some 30 ms. */
+const POLICY_QUEUES = 500;
 const PREDECLARED_NAMES: ReadonlySet<string> = new Set(PREDECLARED.map(({ name }) => name));
 
 /** Where a vhost keeps what is durable. */
@@ -45,6 +47,7 @@ export interface VhostStore {
 }
 
 export interface VhostParts {
+  readonly clock: Clock;
   readonly random: Random;
   readonly directory: Directory;
   readonly topics: TopicRegistry;
@@ -76,6 +79,8 @@ export class Vhost {
   /** Name in the registry → AMQP's, where they differ. */
   readonly #names = new Map<string, string>();
   readonly #streams: StreamViews;
+  /** Of the policies that are being applied. */
+  #policyRound = 0;
 
   constructor(name: string, store: VhostStore, parts: VhostParts) {
     this.name = name;
@@ -124,6 +129,11 @@ export class Vhost {
     this.applyPolicies();
   }
 
+  /** Nothing more happens by itself. */
+  stop(): void {
+    this.#policyRound++;
+  }
+
   /** A topic is gone. */
   topicDeleted(topicName: string): void {
     const known = this.#queues.get(this.#names.get(topicName) ?? topicName);
@@ -132,6 +142,7 @@ export class Vhost {
 
   /** The vhost is gone: ends everything in it. */
   end(): void {
+    this.stop();
     const { kept } = this.#store;
     for (const queue of [...this.#queues.values()]) {
       // What another door declared is not this vhost's to end.
@@ -172,22 +183,31 @@ export class Vhost {
     return typeof name === 'string' ? name : undefined;
   }
 
-  /** Policies have changed: gives every queue the settings that are now in force. */
+  /** Policies have changed: gives every queue the settings that are now in force, some at once, others soon. */
   applyPolicies(): void {
+    const round = ++this.#policyRound;
+    const waiting = [...this.queues()];
+    const step = (): void => {
+      if (round !== this.#policyRound) return;
+      for (const queue of waiting.splice(0, POLICY_QUEUES)) this.#applyPolicy(queue);
+      if (waiting.length > 0) this.#parts.clock.after(0, step);
+    };
+    step();
+  }
+
+  #applyPolicy(declared: AmqpQueue): void {
     const { queues, topics } = this.#parts;
-    for (const each of this.queues()) {
-      const { queue } = each;
-      if (queue.isDeleted || each.partitionIndex !== undefined) continue;
-      const { definition } = this.queuePolicy(each);
-      if (queueType(each.arguments) === 'stream') {
-        const configs = new Map([...queue.topic.overrides, ...streamConfigsInForce(each.arguments, definition)]);
-        const isSame = [...configs].every(([name, value]) => queue.topic.overrides.get(name) === value);
-        if (!isSame) topics.configure(queue.topic, configs);
-        continue;
-      }
-      const changes = policyChanges(queue, settingsInForce(each, definition));
-      if (changes.size > 0) queues.configure(queue, changes, 'amqp');
+    const { queue } = declared;
+    if (queue.isDeleted || declared.partitionIndex !== undefined) return;
+    const { definition } = this.queuePolicy(declared);
+    if (queueType(declared.arguments) === 'stream') {
+      const configs = new Map([...queue.topic.overrides, ...streamConfigsInForce(declared.arguments, definition)]);
+      const isSame = [...configs].every(([name, value]) => queue.topic.overrides.get(name) === value);
+      if (!isSame) topics.configure(queue.topic, configs);
+      return;
     }
+    const changes = policyChanges(queue, settingsInForce(declared, definition));
+    if (changes.size > 0) queues.configure(queue, changes, 'amqp');
   }
 
   // --- queues ---

@@ -9,7 +9,6 @@ import type { Engine } from '../../broker/engine.ts';
 import type { Queue } from '../../broker/queues.ts';
 import { StateLog } from '../../broker/state-log.ts';
 import { stateLogConfig } from '../../broker/topics.ts';
-import type { Clock } from '../../storage/clock.ts';
 import { DEFAULT_VHOST } from './queue-names.ts';
 import { Topology, type TopologyChange, type TopologyEvent } from './topology.ts';
 import { Vhost, type VhostParts } from './vhost.ts';
@@ -19,7 +18,6 @@ const TOPIC_ID = '00000000-0000-0000-0000-000000000004';
 
 export interface VhostsParts extends Omit<VhostParts, 'vhostOf'> {
   readonly engine: Engine;
-  readonly clock: Clock;
   readonly options: Options;
 }
 
@@ -63,6 +61,10 @@ export class Vhosts {
   get all(): ReadonlyMap<string, Vhost> {
     return this.#vhosts;
   }
+  close(): void {
+    for (const vhost of this.#vhosts.values()) vhost.stop();
+  }
+
   /** The vhost of a queue. */
   of(queue: Queue): Vhost {
     const vhost = this.#vhostOf.get(queue) ?? this.#vhosts.get(DEFAULT_VHOST);
