@@ -490,9 +490,11 @@ export class AmqpConnection implements TransportHandler {
 
   #checkUserChannels(): void {
     const max = this.parts.directory.users.limit(this.#user, 'max-channels');
-    if (max === undefined) return;
+    if (max === undefined || this.parts.isInternal) return;
     let count = 0;
-    for (const { user, channelCount } of this.parts.connections) if (user === this.#user) count += channelCount;
+    for (const { user, channelCount, parts } of this.parts.connections) {
+      if (user === this.#user && !parts.isInternal) count += channelCount;
+    }
     if (count < max) return;
     const why = `number of channels opened for user '${this.#user}' has reached the maximum allowed user limit of (${max})`;
     throw new AmqpError('NOT_ALLOWED', why);

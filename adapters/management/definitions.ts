@@ -159,7 +159,7 @@ async function upload(parts: ManagementParts, call: Call): Promise<unknown> {
   }
   const name = params['vhost'];
   if (name !== undefined && vhostOf(parts, name) === undefined) throw notFound('vhost_not_found');
-  await importDefinitions(parts, definitions, name);
+  await importDefinitions(parts, definitions, { only: name, user: call.user.name });
   const redirect = form
     ?.get('redirect')
     ?.toString()
@@ -168,7 +168,11 @@ async function upload(parts: ManagementParts, call: Call): Promise<unknown> {
 }
 
 /** Of one vhost, or of everything. What is made before something fails stays, as with RabbitMQ. */
-async function importDefinitions(parts: ManagementParts, definitions: Fact, only: string | undefined): Promise<void> {
+async function importDefinitions(
+  parts: ManagementParts,
+  definitions: Fact,
+  { only, user }: { only: string | undefined; user: string },
+): Promise<void> {
   const { directory } = parts;
   const each = async (field: string, work: (fact: Fact) => Promise<void> | void): Promise<void> => {
     const list = definitions[field];
@@ -185,7 +189,7 @@ async function importDefinitions(parts: ManagementParts, definitions: Fact, only
     await each('vhosts', async (fact) => {
       const metadata = objectField(fact, 'metadata');
       const name = textField(fact, 'name');
-      await putVhost(parts, name, { ...metadata, ...fact });
+      await putVhost(parts, { ...metadata, ...fact }, user);
       for (const [limit, value] of Object.entries(objectField(fact, 'limits'))) {
         await directory.vhosts.setLimit(name, limit, Number(value));
       }
@@ -193,12 +197,24 @@ async function importDefinitions(parts: ManagementParts, definitions: Fact, only
     const fields = (fact: Fact, names: readonly string[]) =>
       Object.fromEntries(names.map((name) => [name, textField(fact, name)]));
     await each('permissions', async (fact) => {
-      const { user, vhost, configure, write, read } = fields(fact, ['user', 'vhost', 'configure', 'write', 'read']);
-      await directory.users.permit({ user, vhost, configure, write, read });
+      const {
+        user: whose,
+        vhost,
+        configure,
+        write,
+        read,
+      } = fields(fact, ['user', 'vhost', 'configure', 'write', 'read']);
+      await directory.users.permit({ user: whose, vhost, configure, write, read });
     });
     await each('topic_permissions', async (fact) => {
-      const { user, vhost, exchange, write, read } = fields(fact, ['user', 'vhost', 'exchange', 'write', 'read']);
-      await directory.users.permitTopic({ user, vhost, exchange, write, read });
+      const {
+        user: whose,
+        vhost,
+        exchange,
+        write,
+        read,
+      } = fields(fact, ['user', 'vhost', 'exchange', 'write', 'read']);
+      await directory.users.permitTopic({ user: whose, vhost, exchange, write, read });
     });
   }
   await each('exchanges', (fact) => addExchange(importing(parts, fact), fact));

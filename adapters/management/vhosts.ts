@@ -11,7 +11,7 @@ import type { Call, Resources } from './resource.ts';
 import { deliverReading, lengthReading, messageReading, messageStats, publishReading, withRates } from './stats.ts';
 
 export function vhostResources(parts: ManagementParts): Resources {
-  const { vhosts, users } = parts.directory;
+  const { vhosts } = parts.directory;
   const isThere = ({ params }: Call): boolean => vhosts.get(params['vhost']) !== undefined;
   return {
     '/vhosts': {
@@ -38,11 +38,7 @@ export function vhostResources(parts: ManagementParts): Resources {
       },
       async put(call) {
         const name = call.params['vhost'];
-        await putVhost(parts, name, await call.json());
-        // Who makes a vhost may use it.
-        if (users.permission(call.user.name, name) === undefined) {
-          await users.permit({ user: call.user.name, vhost: name, configure: '.*', write: '.*', read: '.*' });
-        }
+        await putVhost(parts, { ...(await call.json()), name }, call.user.name);
       },
       async remove({ params }) {
         await vhosts.delete(params['vhost']);
@@ -52,10 +48,11 @@ export function vhostResources(parts: ManagementParts): Resources {
   };
 }
 
-/** A vhost as a PUT or a definitions file tells of one. */
-export async function putVhost({ directory }: ManagementParts, name: string, body: Fact): Promise<void> {
+/** A vhost as a PUT or a definitions file tells of one. Who makes it may use it. */
+export async function putVhost({ directory }: ManagementParts, body: Fact, user: string): Promise<void> {
+  const name = textField(body, 'name');
   const queueType = body['default_queue_type'] ?? body['defaultqueuetype'];
-  await directory.vhosts.put(name, {
+  const isNew = await directory.vhosts.put(name, {
     description: textField(body, 'description'),
     tags: tagsField(body['tags']),
     // 'undefined' is what older versions export where nothing was said.
@@ -63,6 +60,7 @@ export async function putVhost({ directory }: ManagementParts, name: string, bod
       ? {}
       : { defaultQueueType: textField({ queueType }, 'queueType') }),
   });
+  if (isNew) await directory.users.permit({ user, vhost: name, configure: '.*', write: '.*', read: '.*' });
 }
 
 /** What a definitions file has of a vhost, too. */

@@ -143,6 +143,9 @@ test('a file comes in by a form', async (t) => {
     t.is(response.status, 204);
     const definitions = await exported(broker);
     t.true((definitions['vhosts'] as Definitions[]).some(({ name }) => name === 'by form'));
+    // Who brings a vhost may use it.
+    const mine = (definitions['permissions'] as Definitions[]).find(({ vhost }) => vhost === 'by form');
+    t.like(mine, { user: 'guest', configure: '.*', write: '.*', read: '.*' });
   });
 });
 

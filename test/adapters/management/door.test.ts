@@ -136,6 +136,23 @@ test('counts are those of all doors, and of messages', async (t) => {
   });
 });
 
+test('an alarm is told by the checks, and a publish does not wait for its end', async (t) => {
+  await withBroker(
+    async (broker) => {
+      t.is((await ask(broker, 'PUT /queues/%2F/q', {})).status, 201);
+      const check = await ask(broker, 'GET /health/checks/alarms');
+      t.is(check.status, 503);
+      t.like(await check.json(), { status: 'failed', alarms: [{ resource: 'memory' }] });
+      const [node] = (await json(ask(broker, 'GET /nodes'))) as unknown as [Record<string, unknown>];
+      t.like(node, { mem_alarm: true, disk_free_alarm: false });
+      const message = { properties: {}, routing_key: 'q', payload: 'x', payload_encoding: 'string' };
+      t.is((await ask(broker, 'POST /exchanges/%2F/amq.default/publish', message)).status, 503);
+      t.regex(await (await fetch(`${broker.http}/metrics`)).text(), /^millrace_amqp_alarm\{resource="memory"\} 1$/m);
+    },
+    { 'amqp.memory.high.bytes': 1_048_576 },
+  );
+});
+
 test('a list of many queues comes in pages', async (t) => {
   await withBroker(async (broker) => {
     const queues = Array.from({ length: 250 }, (_, index) => ({
