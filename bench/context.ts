@@ -64,19 +64,10 @@ export class Context {
     const root = this.#rabbitMqRoot;
     return root === undefined ? undefined : this.#share('rabbitmq', () => startRabbitMq(root, this.fresh('rabbit')));
   }
-  /** A synced Millrace with its AMQP door open. */
-  amqp(): Promise<AmqpTarget> {
-    return this.#share('amqp', async () => {
-      const dataDir = path.join(this.dataDir, this.fresh('millrace-amqp'));
-      const target = await startMillrace({ name: 'millrace synced', dataDir, hasAmqp: true });
-      if (target.amqpPort === undefined) throw new Error('a Millrace with an AMQP door has a port for it');
-      return { ...target, amqpPort: target.amqpPort };
-    });
-  }
-  synced(): Promise<Target> {
+  synced(): Promise<Millrace> {
     return this.#share('synced', () => this.millrace('millrace synced', {}));
   }
-  written(): Promise<Target> {
+  written(): Promise<Millrace> {
     return this.#share('written', () => this.millrace('millrace written', { 'log.flush': 'written' }));
   }
 

@@ -14,8 +14,6 @@ export interface MillraceOptions {
   dataDir: string;
   /** Options by name, as `--set` takes them. */
   settings?: Readonly<Record<string, string | number>>;
-  /** Whether its AMQP door is open. Default: no. */
-  hasAmqp?: boolean;
   /** Flags for Node, for instance `--cpu-prof`. */
   nodeArgs?: readonly string[];
 }
@@ -23,23 +21,17 @@ export interface MillraceOptions {
 export interface Millrace extends Target {
   /** From exec to the ready line. */
   readonly readyMs: number;
-  /** Of the AMQP door, if it is open. */
-  readonly amqpPort: number | undefined;
+  /** Of the AMQP door. */
+  readonly amqpPort: number;
 }
 
-export async function startMillrace({
-  name,
-  dataDir,
-  settings,
-  hasAmqp,
-  nodeArgs,
-}: MillraceOptions): Promise<Millrace> {
+export async function startMillrace({ name, dataDir, settings, nodeArgs }: MillraceOptions): Promise<Millrace> {
   const port = await freePort();
   const httpPort = await freePort();
   const args = ['serve', '--data-dir', path.join(dataDir, 'data')];
-  args.push('--kafka', `127.0.0.1:${port}`, '--http', `127.0.0.1:${httpPort}`);
-  const amqpPort = hasAmqp ? await freePort() : undefined;
-  if (amqpPort !== undefined) args.push('--amqp', `127.0.0.1:${amqpPort}`);
+  const amqpPort = await freePort();
+  args.push('--kafka', `127.0.0.1:${port}`, '--http', `127.0.0.1:${httpPort}`, '--amqp', `127.0.0.1:${amqpPort}`);
+  args.push('--management', '127.0.0.1:0', '--sqs', '127.0.0.1:0');
   for (const [key, value] of Object.entries({ 'log.segment.delete.delay.ms': 1000, ...settings })) {
     args.push('--set', `${key}=${value}`);
   }

@@ -40,12 +40,14 @@ import { ShareSessions } from './kafka/share-sessions.ts';
 import { QueueCommands } from './queue-commands.ts';
 import { QueueReader } from './queue-reader.ts';
 import { QueueRegistry } from './queues.ts';
-import { type Accept, type Listening, listen } from './server.ts';
+import { type Accept, type ListenOptions, type Listening, isInUse, listen } from './server.ts';
 import { TopicRegistry } from './topics.ts';
 
 export interface Address {
   host: string;
   port: number;
+  /** If another program has the port, the door stays shut and `log` says so; else the start fails. Default false. */
+  isOptional?: boolean;
 }
 
 export interface BrokerConfig {
@@ -369,6 +371,39 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
   const listeners: Listening[] = [];
   const doors: { name: string; host: string; port: number }[] = [];
   const httpDoors: { port: number; close(): Promise<void> }[] = [];
+  const open = async (name: keyof BrokerConfig['doors'], listenAt: (host: string, port: number) => Promise<number>) => {
+    const address = config.doors[name];
+    if (!address) return;
+    const { host, port, isOptional } = address;
+    try {
+      doors.push({ name, host, port: await listenAt(host, port) });
+    } catch (error) {
+      if (!isOptional || !isInUse(error)) throw error;
+      log(
+        `${host}:${port} is in use by another program, so the ${name} door stays shut; --${name} HOST:PORT chooses another address`,
+      );
+    }
+  };
+  const keep = (door: { port: number; close(): Promise<void> }): number => {
+    httpDoors.push(door);
+    return door.port;
+  };
+  /** 'localhost' is ::1 for many clients. Where the machine has no IPv6, or that port is taken there, so be it. */
+  const onLoopback = async (
+    host: string,
+    port: number,
+    rest: Omit<ListenOptions, 'host' | 'port'>,
+  ): Promise<Listening> => {
+    const first = await listen({ host, port, ...rest });
+    listeners.push(first);
+    if (host === '127.0.0.1') {
+      await listen({ host: '::1', port: first.port, ...rest }).then(
+        (listener) => listeners.push(listener),
+        () => log(`::1:${first.port} cannot be listened on; clients reach that door at 127.0.0.1:${first.port}`),
+      );
+    }
+    return first;
+  };
   const shut = async (): Promise<void> => {
     await Promise.all([...listeners.map((listener) => listener.close()), ...httpDoors.map((door) => door.close())]);
     delay.disable();
@@ -379,40 +414,25 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
       const place = { region: options['sqs.region'], account: options['sqs.account'] };
       await opened.sqs.makeQueues(wantedQueues(config.sqsQueues.text, config.sqsQueues.fileName, place));
     }
-    if (config.doors.kafka) {
-      const { host, port } = config.doors.kafka;
-      const rest = {
+    await open('kafka', async (host, port) => {
+      const listener = await onLoopback(host, port, {
         // Of both addresses together.
         hasRoom: () => opened.kafkaConnections.size < options['connections.max'],
         idleMs: options['connections.max.idle.ms'],
         accept: opened.acceptKafka,
-      };
-      const first = await listen({ host, port, ...rest });
-      listeners.push(first);
-      doors.push({ name: 'kafka', host, port: first.port });
-      if (host === '127.0.0.1') {
-        // 'localhost' is ::1 for many clients. Where the machine has no IPv6, or that port is taken there, so be it.
-        await listen({ host: '::1', port: first.port, ...rest }).then(
-          (listener) => listeners.push(listener),
-          () => log(`::1:${first.port} cannot be listened on; clients reach the Kafka door at 127.0.0.1:${first.port}`),
-        );
-      }
-    }
-    if (config.doors.amqp) {
-      const { host, port } = config.doors.amqp;
-      const listener = await listen({
-        host,
-        port,
+      });
+      return listener.port;
+    });
+    await open('amqp', async (host, port) => {
+      const listener = await onLoopback(host, port, {
         hasRoom: () => opened.amqp.connections.size < options['connections.max'],
         // Heartbeats find who is gone; who has switched them off may be silent for as long as it likes.
         idleMs: Number.MAX_SAFE_INTEGER,
         accept: opened.amqp.accept,
       });
-      listeners.push(listener);
-      doors.push({ name: 'amqp', host, port: listener.port });
-    }
-    if (config.doors.management) {
-      const { host, port } = config.doors.management;
+      return listener.port;
+    });
+    await open('management', async (host, port) => {
       const { directory, queues, clock, random, dataDir, clusterId } = broker;
       const management = new ManagementDoor({
         directory,
@@ -428,28 +448,18 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
         listeners: () => doors,
         report: (message, error) => log(`${message}: ${inspect(error)}`),
       });
-      const door = await management.listen(host, port);
-      httpDoors.push(door);
-      doors.push({ name: 'management', host, port: door.port });
-    }
-    if (config.doors.sqs) {
-      const { host, port } = config.doors.sqs;
-      const door = await opened.sqs.listen({ host, port });
-      httpDoors.push(door);
-      doors.push({ name: 'sqs', host, port: door.port });
-    }
-    if (config.doors.http) {
-      const { host, port } = config.doors.http;
+      return keep(await management.listen(host, port));
+    });
+    await open('sqs', async (host, port) => keep(await opened.sqs.listen({ host, port })));
+    await open('http', async (host, port) => {
       const notReady = (): string | undefined => {
         if (failure) return `the disk failed: ${failure.message}`;
         if (broker.engine.isFull) return 'the disk is full';
         return isReady ? undefined : 'starting or stopping';
       };
       const failed = (error: unknown): void => log(`an HTTP request failed: ${inspect(error)}`);
-      const door = await listenAdmin({ metrics, notReady }, { host, port, failed });
-      httpDoors.push(door);
-      doors.push({ name: 'http', host, port: door.port });
-    }
+      return keep(await listenAdmin({ metrics, notReady }, { host, port, failed }));
+    });
   } catch (error) {
     await shut();
     throw error;

@@ -126,6 +126,11 @@ export function listenError(error: NodeJS.ErrnoException, { host, port }: { host
   return error;
 }
 
+/** Whether `listenError` made it of an address that somebody else has. */
+export function isInUse(error: unknown): boolean {
+  return error instanceof MillraceError && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'EADDRINUSE';
+}
+
 /**
  * Wraps an accepted socket so that its reads land in the shared buffer. `onread` is not an option of `createServer`, so
  * the accepted handle moves into a second `Socket`; where Node does not let it (no `_handle`), 'data' events serve.

@@ -14,15 +14,12 @@ export interface FileConfig {
   readonly options: Readonly<Record<string, string | number | boolean>>;
 }
 
-/**
- * Default addresses of the doors. AMQP, its management API and SQS are off until all of them is built (docs/amqp.md,
- * docs/management.md, docs/sqs.md).
- */
+/** Default addresses of the doors: the ports their clients look at, on loopback. */
 export const doorDefaults: Readonly<Record<string, string>> = {
   kafka: '127.0.0.1:9092',
-  amqp: 'off',
-  management: 'off',
-  sqs: 'off',
+  amqp: '127.0.0.1:5672',
+  management: '127.0.0.1:15672',
+  sqs: '127.0.0.1:9324',
   http: '127.0.0.1:8080',
 };
 

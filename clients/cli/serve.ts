@@ -35,7 +35,7 @@ const DISK_ERRORS = new Set([
 ]);
 
 const DOOR_NOTES: Readonly<Record<string, string>> = {
-  amqp: '; a first part of AMQP 0-9-1, see docs/amqp.md',
+  amqp: '; AMQP 0-9-1 as RabbitMQ speaks it, see docs/amqp.md',
   management: "; RabbitMQ's management HTTP API, see docs/management.md",
   sqs: '; Amazon SQS, see docs/sqs.md',
 };
@@ -106,7 +106,12 @@ function brokerConfig(args: Args, file: FileConfig | undefined, log: (line: stri
     const [name, value] = keyValue('--set', text);
     options[name] = value;
   }
-  const address = (door: string) => parseDoor(door, args.text(door) ?? file?.doors[door] ?? doorDefaults[door]);
+  // Who has another program at a default address gets the other doors; who asked for the address is told.
+  const address = (door: string) => {
+    const asked = args.text(door) ?? file?.doors[door];
+    const parsed = parseDoor(door, asked ?? doorDefaults[door]);
+    return parsed && { ...parsed, isOptional: asked === undefined && door !== 'kafka' };
+  };
   const doors: BrokerConfig['doors'] = Object.fromEntries(
     Object.keys(doorDefaults).map((door) => [door, address(door)]),
   );

@@ -47,7 +47,11 @@ try {
 }
 
 async function startBroker(): Promise<{ child: ChildProcess; bootstrap: string }> {
-  const address = ['--kafka', '127.0.0.1:0', '--http', 'off'];
+  const address = [
+    '--kafka',
+    '127.0.0.1:0',
+    ...['http', 'amqp', 'management', 'sqs'].flatMap((door) => [`--${door}`, 'off']),
+  ];
   const child = spawn(process.execPath, [cli, 'serve', '--json', '--data-dir', join(folder, 'data'), ...address], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

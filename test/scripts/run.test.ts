@@ -36,8 +36,9 @@ function launch(...args: string[]): { child: ChildProcess; out(): string; ended:
 }
 
 async function serve(name: string): Promise<{ launched: ReturnType<typeof launch>; pid: number }> {
-  const doors = ['--kafka', '127.0.0.1:0', '--http', 'off', '--set', 'log.disk.reserve.bytes=0'];
-  const launched = launch('serve', '--json', '--data-dir', join(folder, name), ...doors);
+  const shut = ['http', 'amqp', 'management', 'sqs'].flatMap((door) => [`--${door}`, 'off']);
+  const flags = ['--kafka', '127.0.0.1:0', ...shut, '--set', 'log.disk.reserve.bytes=0'];
+  const launched = launch('serve', '--json', '--data-dir', join(folder, name), ...flags);
   let line: string | undefined;
   while (line === undefined && launched.child.exitCode === null) {
     await pause(5);

@@ -5,6 +5,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import test from 'ava';
+import { startBroker } from '../../../broker/main.ts';
 import { cliFor } from './run.ts';
 
 /** The compiled command line beside this compiled test. */
@@ -20,7 +21,9 @@ interface Served {
 }
 
 function serve(...args: string[]): Served {
-  const child = spawn(process.execPath, [main, 'serve', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  // Doors at their default ports would meet those of other tests.
+  const shut = ['--amqp', '--management', '--sqs'].flatMap((door) => (args.includes(door) ? [] : [door, 'off']));
+  const child = spawn(process.execPath, [main, 'serve', ...args, ...shut], { stdio: ['ignore', 'pipe', 'pipe'] });
   let out = '';
   let err = '';
   child.stderr?.on('data', (chunk) => {
@@ -128,6 +131,31 @@ test('a taken port is one line that says which flag to use', async (t) => {
   });
 });
 
+test('a door that nobody asked for stays shut if its port is taken; the others open', async (t) => {
+  await withFolder(async (dataDir) => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const lines: string[] = [];
+    const running = await startBroker({
+      dataDir,
+      doors: { kafka: { host: '127.0.0.1', port: 0 }, amqp: { host: '127.0.0.1', port, isOptional: true } },
+      options: { 'log.disk.reserve.bytes': 0 },
+      log: (line) => lines.push(line),
+    });
+    t.deepEqual(
+      running.doors.map(({ name }) => name),
+      ['kafka'],
+    );
+    t.true(
+      lines.some((line) => line.includes(`127.0.0.1:${port} is in use`) && line.includes('--amqp HOST:PORT')),
+      lines.join(),
+    );
+    await running.stop();
+    await new Promise((done) => server.close(done));
+  });
+});
+
 test('wrong flags and options end with exit code 2 before anything is made', async (t) => {
   await withFolder(async (folder) => {
     const data = join(folder, 'data');
@@ -168,7 +196,7 @@ test('a configuration file sets what the flags do not', async (t) => {
       config,
       `data-dir: ${JSON.stringify(data)}\nkafka: 127.0.0.1:0\nhttp: 127.0.0.1:1\noptions:\n  num.partitions: 5\n  log.disk.reserve.bytes: 0\n`,
     );
-    const served = serve('--config', config, '--http', 'off', '--amqp', 'off', '--json');
+    const served = serve('--config', config, '--http', 'off', '--json');
     const line = await served.ready;
     t.truthy(line, served.notes());
     const { doors, dataDir } = JSON.parse(line ?? '{}');
