@@ -180,6 +180,7 @@ export async function openBroker({
     report,
   });
   await sqs.load();
+  sqs.observe(metrics);
   await engine.discardUnopened();
   const broker: Broker = {
     clock,

@@ -12,6 +12,7 @@ import type { StructureShape } from '../../protocol/sqs/shapes.ts';
 import { XML_TYPE, xmlAnswer, xmlError } from '../../protocol/sqs/xml.ts';
 import { type Random, randomUuid } from '../../storage/clock.ts';
 import type { Access } from '../../broker/access.ts';
+import type { Metrics } from '../../broker/metrics.ts';
 import { BodyRefused, type HttpAnswer, type HttpDoor, type HttpRequest, listenHttp } from '../../broker/http-server.ts';
 import type { QueueJobs } from '../../broker/queue-jobs.ts';
 import type { QueueReader } from '../../broker/queue-reader.ts';
@@ -70,6 +71,8 @@ export class SqsDoor {
   readonly #addresses = new QueueAddresses();
   readonly #requestIdPrefix: string;
   #requestCount = 0;
+  /** By action (empty: none that is known) and code of the error. */
+  readonly #outcomes = new Map<string, number>();
   #answering = 0;
 
   constructor(parts: SqsDoorParts) {
@@ -140,6 +143,27 @@ export class SqsDoor {
     return this.#receiver.waitingCount;
   }
 
+  /** What the door shows of itself. */
+  observe(metrics: Metrics): void {
+    metrics.observed(
+      'gauge',
+      'millrace_sqs_long_polls',
+      'Receives over SQS that wait for messages.',
+      () => this.waitingCount,
+    );
+    metrics.observed('counter', 'millrace_sqs_requests_total', 'Requests over SQS, by action and outcome.', () =>
+      [...this.#outcomes].map(([outcome, count]): [Record<string, string>, number] => {
+        const [action, code] = outcome.split(' ');
+        return [{ action, code }, count];
+      }),
+    );
+  }
+
+  #count(action: string, code: string): void {
+    const outcome = `${action} ${code}`;
+    this.#outcomes.set(outcome, (this.#outcomes.get(outcome) ?? 0) + 1);
+  }
+
   /** Long polls end, with nothing. */
   drain(): void {
     this.#receiver.drain();
@@ -163,6 +187,7 @@ export class SqsDoor {
   async handle(request: HttpRequest): Promise<HttpAnswer> {
     const requestId = `${this.#requestIdPrefix}${(++this.#requestCount).toString(16).padStart(COUNTER_DIGITS, '0')}`;
     let protocol: Asked['protocol'] = textOf(request, 'x-amz-target') === undefined ? 'query' : 'json';
+    let action = '';
     this.#answering++;
     try {
       const body = await request.body(this.#parts.options['sqs.request.bytes.max']);
@@ -170,12 +195,16 @@ export class SqsDoor {
       const asked = askedOf(request, body);
       protocol = asked.protocol;
       if (!isAction(asked.action)) throw unknownAction(asked);
+      action = asked.action;
       const input = inputOf(asked.action, asked.content, request);
       const call = this.#call(request, input, { user, region });
       const output = await this.#run(asked.action, input, call);
+      this.#count(action, 'ok');
       return answer(asked.action, output, protocol, requestId);
     } catch (error) {
-      return failure(this.#errorOf(error), protocol, requestId);
+      const known = this.#errorOf(error);
+      this.#count(action, known.code);
+      return failure(known, protocol, requestId);
     } finally {
       this.#answering--;
     }

@@ -602,3 +602,21 @@ test('a fixed public address', async (t) => {
   });
   t.is(await queue('q'), 'https://sqs.example/123456789012/q');
 });
+
+test('requests are counted by action and outcome, and long polls while they wait', async (t) => {
+  const { sqs, queue, door, request, clock } = await openWorld('json');
+  const { Metrics } = await import('../../../broker/metrics.ts');
+  const metrics = new Metrics();
+  door.observe(metrics);
+  const url = await queue('q');
+  await sqs.ask('SendMessage', { QueueUrl: url, MessageBody: '' });
+  await sqs.ask('Nonsense', {});
+  const poll = request(longPoll(url));
+  await clock.advance(10);
+  const text = metrics.render();
+  t.true(text.includes('millrace_sqs_requests_total{action="CreateQueue",code="ok"} 1'), text);
+  t.true(text.includes('millrace_sqs_requests_total{action="SendMessage",code="MissingParameter"} 1'));
+  t.true(text.includes('millrace_sqs_requests_total{action="",code="UnknownOperationException"} 1'));
+  t.true(text.includes('millrace_sqs_long_polls 1'));
+  poll.close();
+});
