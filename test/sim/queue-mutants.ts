@@ -81,6 +81,7 @@ export const queueMutants: readonly Mutant[] = [
     name: 'redelivery-forgotten',
     breaks: 'what was handed out before a crash is told to be redelivered',
     isQueues: true,
+    seeds: '41..200',
     changes: [
       {
         file: 'broker/queue-image.js',

@@ -301,13 +301,17 @@ class QueueRun {
     const queue = this.#queue(name);
     if (random.chance(0.5) || this.#pushes.length === 0) {
       if (this.#pushes.length < 4) {
-        this.#pushes.push({ queue: name, door: new PushDoor(this.#world, queue, { prefetch: random.between(1, 5) }) });
+        const life = this.#life;
+        const onArrived = (message: Delivered): void => {
+          if (life === this.#life && !this.#world.isDead) this.#saw(name, [message], true);
+        };
+        const door = new PushDoor(this.#world, queue, { prefetch: random.between(1, 5), onArrived });
+        this.#pushes.push({ queue: name, door });
       }
       return;
     }
     const { queue: from, door } = random.pick(this.#pushes);
     for (const message of door.arrived.splice(0)) {
-      this.#saw(from, [message], true);
       const kind = random.below(4);
       const sent = this.#book.sent.get(message.value);
       if (sent === undefined) continue;

@@ -346,6 +346,7 @@ export class PushDoor {
   readonly #queue: Queue;
   readonly consumer: Consumer;
   readonly #prefetch: number;
+  readonly #onArrived: ((message: Delivered) => void) | undefined;
   /** Arrived, in order. */
   readonly arrived: Delivered[] = [];
   readonly #unsettled = new Map<number, Delivered>();
@@ -359,11 +360,13 @@ export class PushDoor {
       prefetch = 10,
       priority = 0,
       isExclusive = false,
-    }: { prefetch?: number; priority?: number; isExclusive?: boolean } = {},
+      onArrived,
+    }: { prefetch?: number; priority?: number; isExclusive?: boolean; onArrived?: (message: Delivered) => void } = {},
   ) {
     this.#world = world;
     this.#queue = queue;
     this.#prefetch = prefetch;
+    this.#onArrived = onArrived;
     this.consumer = world.queues.consumer({
       door: 'amqp',
       lockMs: 'connection',
@@ -392,6 +395,7 @@ export class PushDoor {
           for (const message of ordered(messages, acquisition)) {
             this.arrived.push(message);
             this.#unsettled.set(message.offset, message);
+            this.#onArrived?.(message);
           }
         },
         (error: unknown) => void this.#world.reports.push(String(error)),
