@@ -68,6 +68,8 @@ export interface HttpDoor {
   close(): Promise<void>;
 }
 
+/** Headers come in one piece or soon. */
+const HEADERS_MS = 10_000;
 /** Node looks at its timeouts this often. */
 const TIMEOUT_LOOK_MS = 1_000;
 
@@ -78,7 +80,7 @@ export async function listenHttp(options: HttpServerOptions): Promise<HttpDoor> 
     {
       maxHeaderSize: headersBytesMax,
       requestTimeout: requestMs,
-      headersTimeout: requestMs,
+      headersTimeout: Math.min(requestMs, HEADERS_MS),
       keepAliveTimeout: idleMs,
       connectionsCheckingInterval: TIMEOUT_LOOK_MS,
       noDelay: true,

@@ -6,9 +6,8 @@ import { badRequest } from './resource.ts';
 const DEPTH_MAX = 32;
 
 export function tableToJson(table: Table): Record<string, unknown> {
-  const object: Record<string, unknown> = {};
-  for (const [name, field] of table) object[name] = fieldToJson(field);
-  return object;
+  // Whatever the names are, they are the object's own.
+  return Object.fromEntries(table.map(([name, field]) => [name, fieldToJson(field)]));
 }
 
 function fieldToJson(field: FieldValue): unknown {

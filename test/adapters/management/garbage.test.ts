@@ -148,6 +148,8 @@ test('whatever is asked with whatever body, the broker has an answer for it', as
       { numRuns: Number(process.env['MILLRACE_FUZZ_RUNS'] ?? 400) },
     );
     t.deepEqual(broker.lines, []);
+    // Nothing that acted for the user is left.
+    t.regex(await (await fetch(`${broker.http}/metrics`)).text(), /^millrace_amqp_channels 0$/m);
   } finally {
     await broker.stop();
   }
