@@ -24,6 +24,15 @@ interface Message {
   readonly Attributes?: Readonly<Record<string, string>>;
 }
 
+/** What is looked at of any answer. */
+interface Answer {
+  readonly Successful?: readonly { readonly Id: string }[];
+  readonly Messages?: readonly Message[];
+  readonly MessageId?: string;
+  readonly __type?: string;
+  readonly message?: string;
+}
+
 const ACCOUNT = '000000000000';
 const GROUPS = 4;
 /** Of everything here: so long what a lost answer held stays away. */
@@ -55,7 +64,7 @@ class Load {
   }
 
   /** Undefined: nobody knows whether it was done. */
-  async ask(action: string, input: object): Promise<Record<string, any> | undefined> {
+  async ask(action: string, input: object): Promise<Answer | undefined> {
     try {
       const response = await fetch(`http://127.0.0.1:${this.#port()}/`, {
         method: 'POST',
@@ -64,7 +73,8 @@ class Load {
       });
       const text = await response.text();
       if (response.status >= 500) return undefined;
-      return text === '' ? {} : JSON.parse(text);
+      // Of that form, or it shows where it is used.
+      return text === '' ? {} : (JSON.parse(text) as Answer);
     } catch {
       // The broker was killed.
       await pause(10);
@@ -77,14 +87,14 @@ class Load {
       const bodies = Array.from({ length: 1 + Math.floor(this.#random() * 10) }, () => `${queue}-${++this.count}`);
       const Entries = bodies.map((MessageBody, index) => ({ Id: `i${index}`, MessageBody }));
       const answer = await this.ask('SendMessageBatch', { QueueUrl: this.url(queue), Entries });
-      for (const { Id } of answer?.['Successful'] ?? []) told.add(bodies[Number(Id.slice(1))]);
+      for (const { Id } of answer?.Successful ?? []) told.add(bodies[Number(Id.slice(1))]);
       await pause(this.#random() * 20);
     }
   }
 
-  async receive(queue: string, more: object = {}): Promise<Message[]> {
+  async receive(queue: string, more: object = {}): Promise<readonly Message[]> {
     const input = { QueueUrl: this.url(queue), MaxNumberOfMessages: 10, WaitTimeSeconds: 1, ...more };
-    return (await this.ask('ReceiveMessage', input))?.['Messages'] ?? [];
+    return (await this.ask('ReceiveMessage', input))?.Messages ?? [];
   }
 
   /** Takes standard messages: some are deleted, some given back, some forgotten. */
@@ -107,9 +117,9 @@ class Load {
     this.open.add(body);
     const answer = await this.ask('DeleteMessage', { QueueUrl: this.url(queue), ReceiptHandle });
     if (answer === undefined) return false;
-    if ('__type' in answer) {
+    if (answer.__type !== undefined) {
       // Of a FIFO queue: its lock has run out.
-      if (!String(answer['message']).includes('expired')) this.faults.push(`${body}: ${JSON.stringify(answer)}`);
+      if (!String(answer.message).includes('expired')) this.faults.push(`${body}: ${JSON.stringify(answer)}`);
       this.open.delete(body);
       return false;
     }
@@ -123,8 +133,8 @@ class Load {
       const body = `g${group}-${state.sent}`;
       const input = { MessageBody: body, MessageGroupId: `g${group}`, MessageDeduplicationId: body };
       const answer = await this.ask('SendMessage', { QueueUrl: this.url('f.fifo'), ...input });
-      const id: unknown = answer?.['MessageId'];
-      if (typeof id !== 'string') continue;
+      const id = answer?.MessageId;
+      if (id === undefined) continue;
       this.ids.set(body, id);
       state.sent++;
       await pause(this.#random() * 10);
@@ -241,7 +251,7 @@ async function judge(load: Load): Promise<void> {
     const body = `g${group}-${sent - 1}`;
     const input = { MessageBody: body, MessageGroupId: `g${group}`, MessageDeduplicationId: body };
     const answer = await load.ask('SendMessage', { QueueUrl: load.url('f.fifo'), ...input });
-    if (answer?.['MessageId'] !== load.ids.get(body)) faults.push(`${body} was sent again and is another message`);
+    if (answer?.MessageId !== load.ids.get(body)) faults.push(`${body} was sent again and is another message`);
   }
   const [left, risky, dead, landed, fifo] = await Promise.all(
     ['std', 'risky', 'dead', 'landed', 'f.fifo'].map((queue) => load.drain(queue)),
