@@ -110,8 +110,15 @@ export class Deliveries {
   /** Owner of what `basic.get` took. */
   #getOwner: OwnerId | undefined;
   readonly #gotFrom = new Map<QueuePartition, Holding>();
-  /** Of all consumers of the channel together; 0: no limit. */
-  globalPrefetch = 0;
+  /** Whose room has changed since it was told. */
+  #touched = new Set<Subscription>();
+  /** Empty; the two take turns. */
+  #untouched = new Set<Subscription>();
+  /** That of all has. */
+  #isAllTouched = false;
+  /** The peer took more when the room was last told. */
+  #hadRoom = true;
+  #globalPrefetch = 0;
   #isClosed = false;
   /** What `#acknowledged` does with the messages it is called for. */
   #kind: 'accept' | 'release' | 'reject' = 'accept';
@@ -119,6 +126,15 @@ export class Deliveries {
 
   constructor(host: DeliveryHost) {
     this.#host = host;
+  }
+
+  /** Of all consumers of the channel together; 0: no limit. */
+  get globalPrefetch(): number {
+    return this.#globalPrefetch;
+  }
+  set globalPrefetch(messages: number) {
+    this.#globalPrefetch = messages;
+    this.#isAllTouched = true;
   }
 
   get(tag: string): Subscription | undefined {
@@ -152,6 +168,7 @@ export class Deliveries {
     }
     amqpQueue.wasConsumed = true;
     this.#subscriptions.set(init.tag, subscription);
+    this.#touched.add(subscription);
     return subscription;
   }
 
@@ -177,7 +194,10 @@ export class Deliveries {
       reader,
       arrived: ({ spans }) => this.#handStream(subscription(), spans),
       ended: () => this.#queueEnded(subscription()),
-      schedule: () => this.#host.schedule(),
+      schedule: () => {
+        this.#touched.add(subscription());
+        this.#host.schedule();
+      },
     });
   }
 
@@ -221,6 +241,7 @@ export class Deliveries {
     const { partition: index, runs, messageCount } = acquisition;
     const partition = queue.partition(index);
     if (partition === undefined) return;
+    this.#touched.add(subscription);
     let taken = runs;
     let count = messageCount;
     const { globalPrefetch } = this;
@@ -287,6 +308,7 @@ export class Deliveries {
       done++;
       const { subscription, count, found } = arrival;
       subscription.pending -= count;
+      this.#touched.add(subscription);
       if (subscription.isCancelled || found === undefined) this.#undo(arrival);
       else this.#hand(arrival, found);
       found?.release();
@@ -460,6 +482,7 @@ export class Deliveries {
     if (owner !== undefined) this.#settle(holding, this.#kind, firstOffset, lastOffset);
     if (subscription === undefined) return;
     subscription.unacked -= lastOffset - firstOffset + 1;
+    this.#touched.add(subscription);
     if (subscription.isCancelled && subscription.unacked === 0) this.#isAnyDone = true;
   };
 
@@ -504,12 +527,24 @@ export class Deliveries {
   /** Tells consumers' queues how much they take now. */
   refill(): void {
     if (this.#isClosed) return;
+    const { hasRoom } = this.#host;
+    // A limit of the channel, and a peer that takes no more, concern all of them.
+    const isForAll = this.#isAllTouched || this.globalPrefetch > 0 || hasRoom !== this.#hadRoom;
+    this.#hadRoom = hasRoom;
+    this.#isAllTouched = false;
+    if (!isForAll && this.#touched.size === 0) return;
     const channelRoom = this.#channelRoom();
-    for (const subscription of this.#subscriptions.values()) {
+    const touched = this.#touched;
+    // A reader that is told may have messages at once, and is touched again.
+    this.#touched = this.#untouched;
+    for (const subscription of isForAll ? this.#subscriptions.values() : touched) {
+      if (subscription.isCancelled) continue;
       const messages = this.#roomOf(subscription, channelRoom);
       subscription.consumer?.want({ messages, bytes: CREDIT_BYTES });
       subscription.reading?.want(messages);
     }
+    touched.clear();
+    this.#untouched = touched;
   }
 
   #channelRoom(): number {
@@ -541,6 +576,7 @@ export class Deliveries {
       for (const { queue } of this.#gotFrom.values()) if (!queue.isDeleted) queue.release(this.#getOwner, true);
     }
     this.#subscriptions.clear();
+    this.#touched.clear();
     this.#leaving.clear();
     this.#unacked.clear();
     for (const { found } of this.#arrivals) found?.release();

@@ -3,15 +3,17 @@ import { parentPort, workerData } from 'node:worker_threads';
 import amqp from 'amqplib';
 
 // What `amqp.ts` hands over.
-const { url, queue, PREFETCH } = workerData as { url: string; queue: string; PREFETCH: number };
+const { url, queues, PREFETCH } = workerData as { url: string; queues: readonly string[]; PREFETCH: number };
 const connection = await amqp.connect(url);
 const channel = await connection.createChannel();
 await channel.prefetch(PREFETCH);
 let received = 0;
-await channel.consume(queue, (message) => {
-  if (message === null) return;
-  received++;
-  channel.ack(message);
-});
+for (const queue of queues) {
+  await channel.consume(queue, (message) => {
+    if (message === null) return;
+    received++;
+    channel.ack(message);
+  });
+}
 parentPort?.once('message', () => parentPort?.postMessage(received));
 parentPort?.postMessage('ready');
