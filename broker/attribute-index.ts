@@ -226,8 +226,9 @@ export class AttributeIndex {
     if (chunks.length === 0 || offset > chunks[chunks.length - 1].lastOffset) return -1;
     let at = this.#recent;
     if (at >= chunks.length || offset < chunks[at].firstOffset || offset > chunks[at].lastOffset) {
-      at = this.#searchChunk(offset);
-      this.#recent = at;
+      // What is appended is asked for between what is handed out, far below.
+      if (offset >= chunks[chunks.length - 1].firstOffset) at = chunks.length - 1;
+      else this.#recent = at = this.#searchChunk(offset);
     }
     const chunk = chunks[at];
     const base = (this.#firstChunk + at) * CHUNK_ENTRIES;
@@ -248,11 +249,17 @@ export class AttributeIndex {
 
   /** Index of the first chunk that ends at or above `offset`. */
   #searchChunk(offset: number): number {
+    const chunks = this.#chunks;
+    const { firstOffset } = chunks[0];
+    const span = chunks[chunks.length - 1].lastOffset + 1 - firstOffset;
+    // Where it is if entries lie evenly: a look at each step of a search would miss the processor's caches.
+    const guess = Math.floor((Math.max(0, offset - firstOffset) / span) * chunks.length);
+    if (offset <= chunks[guess].lastOffset && (guess === 0 || chunks[guess - 1].lastOffset < offset)) return guess;
     let low = 0;
-    let high = this.#chunks.length;
+    let high = chunks.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if (this.#chunks[middle].lastOffset < offset) low = middle + 1;
+      if (chunks[middle].lastOffset < offset) low = middle + 1;
       else high = middle;
     }
     return low;

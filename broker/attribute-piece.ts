@@ -146,6 +146,8 @@ export class AttributePiece {
   readonly hasTimes: boolean;
   readonly #columns: Columns;
   readonly #names: readonly string[];
+  /** What a group was called by the index when it was last met; its number may be another's by now. */
+  readonly #ids: Uint32Array;
   /** Where the last call of `addTo` ended. */
   #at = 0;
 
@@ -161,6 +163,7 @@ export class AttributePiece {
     let at = this.#columns.namesAt;
     for (const size of this.#columns.nameSizes) names.push(bytes.toString('utf8', at, (at += size)));
     this.#names = names;
+    this.#ids = new Uint32Array(groupCount);
   }
 
   /** Undefined: these are not the bytes of a piece, or not all of them. */
@@ -190,10 +193,19 @@ export class AttributePiece {
         priorities[at],
         notBeforeUpper[at] * TWO_32 + notBefore[at],
         expiresAtMs === 0 ? NEVER : expiresAtMs,
-        groups[at] === 0 ? 0 : index.groupId(this.#names[groups[at] - 1]),
+        groups[at] === 0 ? 0 : this.#idOf(index, groups[at] - 1),
       );
     }
     this.#at = at;
+  }
+
+  #idOf(index: AttributeIndex, group: number): number {
+    const name = this.#names[group];
+    const known = this.#ids[group];
+    if (known !== 0 && index.groupName(known) === name) return known;
+    const id = index.groupId(name);
+    this.#ids[group] = id;
+    return id;
   }
 
   /** Tells `arrivals` when what lies from `offset` up to `endOffset` was appended. */

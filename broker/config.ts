@@ -404,7 +404,7 @@ export const options = {
     'Delays that end within this time are held in memory, 16 bytes each, beside the index of attributes (10 bytes); what is further off is looked for there when half of this time is over.',
   ),
   'queue.attributes.unsaved.bytes': int(
-    32 * MIB,
+    8 * MIB,
     64 * KIB,
     16 * GIB,
     'What the records of a log say to queues (delay, TTL, priority, group) is kept in a file each time so many bytes of log wait in its queues: so much of each log is read again at a start.',
