@@ -58,13 +58,13 @@ export class AttributeFiles {
     if (files === undefined) {
       const isNew = !this.#found.delete(name);
       const folder = `${this.#folder}/${name}`;
-      files = new PartitionAttributes({ disk: this.#disk, folder, isNew, failed: (error) => this.failed(log, error) });
+      files = new PartitionAttributes({ disk: this.#disk, folder, isNew, failed: (error) => this.#failed(log, error) });
       this.#open.set(name, files);
     }
     return files;
   }
 
-  private failed({ topic, index }: Partition, error: unknown): void {
+  #failed({ topic, index }: Partition, error: unknown): void {
     if (this.#isClosed) return;
     this.#report(`the attributes of ${topic}-${index} are not kept; the next start reads them from the log`, error);
   }

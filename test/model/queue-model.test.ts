@@ -181,7 +181,7 @@ async function broken({ name, file, from, to }: Mutant): Promise<QueueImplementa
   cpSync(join(built, 'protocol/errors.js'), join(folder, 'protocol/errors.js'));
   for (const source of readdirSync(join(built, 'broker'))) {
     if (
-      /^(queue-(state|image|order|changes|epochs|delays)|attempt-|flight-|deadline-b|message-s|offset-|arrival-|attribute-|hand-out-).*\.js$/.test(
+      /^(queue-(state|image|order|changes|epochs|delays)|attempt-|flight-|deadline-b|message-|offset-|arrival-|attribute-|hand-out-).*\.js$/.test(
         source,
       )
     ) {
