@@ -2,7 +2,7 @@
 import type { Channel } from '../amqp/channel.ts';
 import type { AmqpConnection } from '../amqp/connection.ts';
 import type { Subscription } from '../amqp/deliveries.ts';
-import { isMonitor, visibleVhosts } from './authorize.ts';
+import { isMonitor } from './authorize.ts';
 import { type Fact, listed } from './listing.ts';
 import { clientConnections, GARBAGE_COLLECTION, type ManagementParts, timeText } from './parts.ts';
 import type { Reading } from './rates.ts';
@@ -229,14 +229,13 @@ export function connectionDetails({ name, peer }: AmqpConnection): Fact {
 
 function consumerList(parts: ManagementParts): Resource {
   return {
-    allowed: 'vhost',
+    allowed: 'user',
     get({ params, user, request }) {
-      const seen = visibleVhosts(user, parts.directory, isMonitor(user));
       const facts: Fact[] = [];
       for (const channel of channelsOf(parts)) {
-        const { vhostName } = channel.connection;
-        if (!seen.has(vhostName) || vhostName !== (params['vhost'] ?? vhostName)) continue;
-        if (!isMonitor(user) && channel.connection.user !== user.name) continue;
+        const { user: owner, vhostName } = channel.connection;
+        if (vhostName !== (params['vhost'] ?? vhostName)) continue;
+        if (!isMonitor(user) && owner !== user.name) continue;
         for (const subscription of channel.subscriptions()) facts.push(consumerFact(parts, { channel, subscription }));
       }
       return listed(facts, request.query, { sorts: ['vhost', 'name'] });

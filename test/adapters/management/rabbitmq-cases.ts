@@ -459,6 +459,33 @@ const STEPS: readonly Step[] = [
   ['GET /queues/v2'],
 ];
 
+/** Who may ask what, by tag: the users of the steps, who have permissions in v1 (management) or nowhere. */
+const TAGS = ['plain', 'manager', 'maker', 'monitor'];
+const TAGGED: readonly string[] = [
+  ...[
+    'overview',
+    'cluster-name',
+    'nodes',
+    'nodes/nope',
+    'extensions',
+    'whoami',
+    'feature-flags',
+    'deprecated-features',
+  ],
+  ...['definitions', 'definitions/v1', 'parameters', 'parameters/x', 'parameters/x/v1', 'parameters/x/%2F'],
+  ...['parameters/x/v1/y', 'global-parameters', 'global-parameters/y', 'policies', 'policies/v1', 'policies/%2F'],
+  ...['policies/v1/x', 'policies/%2F/x', 'operator-policies', 'operator-policies/v1', 'operator-policies/%2F/x'],
+  ...['vhost-limits', 'vhost-limits/v1', 'vhost-limits/%2F', 'user-limits', 'user-limits/manager', 'connections'],
+  ...['connections/username/manager', 'connections/username/guest', 'channels'],
+  ...['consumers', 'consumers/v1', 'consumers/%2F', 'exchanges', 'exchanges/v1', 'exchanges/%2F', 'exchanges/nope'],
+  ...['exchanges/v1/amq.direct', 'exchanges/%2F/amq.direct', 'queues', 'queues/v1', 'queues/%2F', 'queues/v1/mine'],
+  ...['queues/%2F/x', 'queues/v1/mine/bindings', 'bindings', 'bindings/v1', 'bindings/%2F', 'vhosts', 'vhosts/v1'],
+  ...['vhosts/v1/permissions', 'vhosts/v1/connections', 'vhosts/%2F/channels', 'users', 'users/manager'],
+  ...['users/without-permissions', 'users/manager/permissions', 'permissions', 'permissions/v1/manager'],
+  ...['topic-permissions', 'topic-permissions/v1/manager', 'aliveness-test/%2F', 'health/checks/alarms'],
+  ...['health/checks/virtual-hosts', 'healthchecks/node', 'auth/hash_password/x', 'auth', 'version'],
+];
+
 /** While a client has a connection with a channel, a consumer and messages that are not acked. */
 const BUSY_STEPS: readonly Step[] = [
   ['GET /connections', undefined, { view: 'shape' }],
@@ -502,6 +529,7 @@ const BUSY_STEPS: readonly Step[] = [
 /** One line for each request: what was asked and what came. `settleMs`: until statistics are there. */
 export async function* outcomes(urls: { http: string; amqp: string }, settleMs = 0): AsyncGenerator<string> {
   for (const step of STEPS) yield outcome(urls.http, step);
+  for (const path of TAGGED) yield allowed(urls.http, path);
   const connection = await amqp.connect(urls.amqp, { clientProperties: { connection_name: 'oracle' } });
   connection.on('error', () => {});
   const channel = await connection.createConfirmChannel();
@@ -531,6 +559,16 @@ export async function* outcomes(urls: { http: string; amqp: string }, settleMs =
   yield outcome(urls.http, [`DELETE ${path}`, undefined, { as: 'manager:p' }]);
   yield outcome(urls.http, [`DELETE ${path}`, undefined, { headers: { 'x-reason': 'because' } }]);
   yield `closed | ${await closed}`;
+}
+
+async function allowed(http: string, path: string): Promise<string> {
+  const statuses: string[] = [];
+  for (const user of TAGS) {
+    const response = await ask(http, [`GET /${path}`, undefined, { as: `${user}:p` }]);
+    await response.text();
+    statuses.push(`${user} ${response.status}`);
+  }
+  return `GET /${path} by tag | ${statuses.join(', ')}`;
 }
 
 /** Queues of each type, and consumers of each kind. */
