@@ -3,7 +3,6 @@
  * what a client is told in each. `access-4.0.5.txt` is what RabbitMQ said: `node dist/test/adapters/amqp/access-cases.js
  * HOST:PORT http://guest:guest@HOST:PORT/api` on an empty broker prints it. Names that a server makes are masked.
  */
-import { once } from 'node:events';
 import net from 'node:net';
 import amqp, { type Channel, type ChannelModel } from 'amqplib';
 import { FRAME_METHOD, FrameReader, methodFrame, methodOf, PROTOCOL_HEADER } from '../../../protocol/amqp/frame.ts';
@@ -103,14 +102,14 @@ async function prepare({ address, administer }: World): Promise<void> {
   const patterns = { exchange: 'wt', write: '^(wk|{username}-{vhost}$)', read: '^rk' };
   await administer('PUT', `topic-permissions/${VHOST}/${USER}`, patterns);
   await administer('PUT', `topic-permissions/${VHOST}/${USER}`, { ...patterns, exchange: 'rt' });
-  const connection = await amqp.connect(`amqp://guest:guest@${address}/${VHOST}`);
+  const connection = await amqp.connect(`amqp://guest:guest@${address}/${VHOST}`, { noDelay: true });
   const channel = await connection.createChannel();
   for (const queue of ['wq', 'rq', 'other', 'c-del', 'crw']) await channel.assertQueue(queue);
   for (const exchange of ['wx', 'rx', 'xx', 'c-xdel']) await channel.assertExchange(exchange, 'direct');
   for (const exchange of ['wt', 'rt']) await channel.assertExchange(exchange, 'topic');
   await channel.assertExchange('xint', 'direct', { internal: true });
   await connection.close();
-  const other = await amqp.connect(`amqp://guest:guest@${address}/`);
+  const other = await amqp.connect(`amqp://guest:guest@${address}/`, { noDelay: true });
   await (await other.createChannel()).assertQueue('default-queue');
   await other.close();
 }
@@ -217,7 +216,7 @@ const changes: readonly (readonly [name: string, work: (world: World) => Promise
   [
     'permissions go while a channel is open',
     async (world) => {
-      const connection = await amqp.connect(`amqp://${USER}:p@${world.address}/${VHOST}`);
+      const connection = await amqp.connect(`amqp://${USER}:p@${world.address}/${VHOST}`, { noDelay: true });
       await world.administer('DELETE', `permissions/${VHOST}/${USER}`);
       const answer = await told(connection, (ch) => ch.get('rq'));
       await connection.close().catch(() => {});
@@ -254,7 +253,7 @@ const changes: readonly (readonly [name: string, work: (world: World) => Promise
     'user limit of channels',
     async (world) => {
       await world.administer('PUT', `user-limits/${USER}/max-channels`, { value: 1 });
-      const connection = await amqp.connect(`amqp://${USER}:p@${world.address}/${VHOST}`);
+      const connection = await amqp.connect(`amqp://${USER}:p@${world.address}/${VHOST}`, { noDelay: true });
       const lines: string[] = [];
       connection.on('error', (error: Error) => lines.push(error.message));
       await connection.createChannel();
@@ -271,7 +270,7 @@ const changes: readonly (readonly [name: string, work: (world: World) => Promise
     'vhost limit of queues',
     async (world) => {
       await world.administer('PUT', `vhost-limits/${VHOST}/max-queues`, { value: 1 });
-      const connection = await amqp.connect(`amqp://guest:guest@${world.address}/${VHOST}`);
+      const connection = await amqp.connect(`amqp://guest:guest@${world.address}/${VHOST}`, { noDelay: true });
       const answer = await told(connection, (ch) => ch.assertQueue('one-more'));
       const again = await told(connection, (ch) => ch.assertQueue('wq'));
       await connection.close().catch(() => {});
@@ -279,7 +278,7 @@ const changes: readonly (readonly [name: string, work: (world: World) => Promise
       return `${answer} / ${again}`;
     },
   ],
-  ['a user is deleted', (world) => ended(world, 'guest', VHOST, () => world.administer('DELETE', `users/${USER}`))],
+  ['a user is deleted', (world) => ended(world, 'u', () => world.administer('DELETE', `users/${USER}`))],
   [
     'permission is given back',
     async (world) => {
@@ -287,29 +286,30 @@ const changes: readonly (readonly [name: string, work: (world: World) => Promise
       return handshake(world, {});
     },
   ],
-  ['a vhost is deleted', (world) => ended(world, 'guest', VHOST, () => world.administer('DELETE', `vhosts/${VHOST}`))],
+  ['a vhost is deleted', (world) => ended(world, 'both', () => world.administer('DELETE', `vhosts/${VHOST}`))],
 ];
 
-/** What the connections of `u` (or guest, where `u` is gone) are told when something is taken away. */
-async function ended(world: World, other: string, vhost: string, take: () => Promise<void>): Promise<string> {
+/** What the connections of `u` and of guest are told when something is taken away that `u` needs, or both. */
+async function ended(world: World, who: 'u' | 'both', take: () => Promise<void>): Promise<string> {
   const lines: string[] = [];
-  const connected = async (user: string, password: string): Promise<ChannelModel> => {
-    const connection = await amqp.connect(`amqp://${user}:${password}@${world.address}/${vhost}`);
+  const connected = async (user: string, password: string) => {
+    const connection = await amqp.connect(`amqp://${user}:${password}@${world.address}/${VHOST}`, { noDelay: true });
     connection.on('error', () => {});
-    connection.on('close', (error?: Error) => lines.push(`${user}: ${error?.message ?? 'closed'}`));
-    return connection;
+    const closed = new Promise<void>((done) => {
+      connection.once('close', (error?: Error) => {
+        lines.push(`${user}: ${error?.message ?? 'closed'}`);
+        done();
+      });
+    });
+    return { connection, closed };
   };
-  const connections = [await connected(other, other)];
-  await connected(USER, 'p').then(
-    (connection) => connections.push(connection),
-    () => {},
-  );
-  const last = connections[connections.length - 1];
-  const closed = once(last, 'close');
+  const first = await connected('guest', 'guest');
+  const second = await connected(USER, 'p');
   await take();
-  await closed;
-  await connections[0].close().catch(() => {});
-  return [...new Set(lines)].sort().join(' || ');
+  await second.closed;
+  if (who === 'u') await first.connection.close();
+  await first.closed;
+  return lines.sort().join(' || ');
 }
 
 export async function outcomes(world: World): Promise<string[]> {
@@ -317,7 +317,7 @@ export async function outcomes(world: World): Promise<string[]> {
   const lines: string[] = [];
   for (const [name, given] of handshakes) lines.push(`${name} | ${await handshake(world, given)}`);
   for (const [name, work] of operations) {
-    const connection = await amqp.connect(`amqp://${USER}:p@${world.address}/${VHOST}`);
+    const connection = await amqp.connect(`amqp://${USER}:p@${world.address}/${VHOST}`, { noDelay: true });
     lines.push(`${name} | ${await told(connection, work)}`);
     await connection.close().catch(() => {});
   }
