@@ -7,6 +7,7 @@ import {
   parseProducerPerformance,
   parseShareConsumerPerformance,
 } from '../../bench/peers/kafka/tools.ts';
+import { parsePerfTest } from '../../bench/peers/rabbitmq/perf-test.ts';
 
 test('CPU time is user and system time, whatever the command is called', (t) => {
   const fields = 'S 1 2 3 4 5 6 7 8 9 10 1234 66 0 0 20 0 11 0 5 0 0';
@@ -66,4 +67,22 @@ test('ShareConsumerPerformance: the row under the heading', (t) => {
   ].join('\n');
   t.deepEqual(parseShareConsumerPerformance(text), { recordsPerSecond: 106_686, mbPerSecond: 101.7433 });
   t.throws(() => parseShareConsumerPerformance('nothing'), { message: /no figures/ });
+});
+
+test('PerfTest: the averages at its end, not the lines of its seconds', (t) => {
+  const text = [
+    'id: bench, time 1.000 s, sent: 900 msg/s, received: 800 msg/s, min/median/75th/95th/99th consumer latency: 1/2/3/4/5 µs',
+    'id: bench, sending rate avg: 12625 msg/s',
+    'id: bench, receiving rate avg: 12609 msg/s',
+    'id: bench, consumer latency min/median/75th/95th/99th 12453/129390/350909/729924/1106139 µs',
+    'id: bench, confirm latency min/median/75th/95th/99th 1/18/33/126/262 ms',
+  ].join('\n');
+  t.deepEqual(parsePerfTest(text), {
+    sent: 12_625,
+    received: 12_609,
+    confirmP50Us: 18_000,
+    confirmP99Us: 262_000,
+    endP50Us: 129_390,
+    endP99Us: 1_106_139,
+  });
 });
