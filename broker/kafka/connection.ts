@@ -28,7 +28,7 @@ const API_VERSIONS = 18;
 const WAITING_FOR_OTHERS: ReadonlySet<number> = new Set([JOIN_GROUP, SYNC_GROUP]);
 /** Responses up to this size that leave together are copied into one buffer: one small write costs more than the copy. */
 const PACK_BYTES_MAX = 16 * 1024;
-/** A file range is read and sent in pieces of at most this size. Half of it costs a tenth more CPU for each record. */
+/** A file range is read and sent in pieces of at most this size. */
 const PIECE_BYTES = 1024 * 1024;
 
 /** One request and its place in the order of answers. */
@@ -106,14 +106,6 @@ interface Outgoing {
   release: (() => void) | undefined;
 }
 
-/** What leaves with one call of the transport. */
-interface Parcel {
-  readonly buffers: Uint8Array[];
-  sizeBytes: number;
-  /** Run when the transport has taken it. */
-  readonly releases: (() => void)[];
-}
-
 /** Memory that requests of all connections hold: `requests.buffered.bytes.max`. */
 export class RequestBudget {
   readonly bytesMax: number;
@@ -168,7 +160,6 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   #isHalfClosed = false;
   #isFlushScheduled = false;
   #isReadingFile = false;
-  #whenSent: (() => void) | undefined;
   /** When the peer last took something, or had nothing to take. */
   #progressMs = 0;
   #waitsForRoom = false;
@@ -402,42 +393,44 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   /** Hands answers to the transport until enough bytes are on their way or a file has to be read. */
   #pump(): void {
     const unsentMax = this.broker.options['connection.unsent.bytes.max'];
-    const parcel: Parcel = { buffers: [], sizeBytes: 0, releases: [] };
-    while (this.#outgoing.length > 0 && !this.#isReadingFile && this.#unsentBytes + parcel.sizeBytes < unsentMax) {
+    const buffers: Uint8Array[] = [];
+    const releases: (() => void)[] = [];
+    let bytes = 0;
+    while (this.#outgoing.length > 0 && !this.#isReadingFile && this.#unsentBytes + bytes < unsentMax) {
       const head = this.#outgoing[0];
       if (head.index < head.chunks.length) {
         const chunk = head.chunks[head.index++];
         if (!(chunk instanceof Uint8Array)) {
+          // Every splice that is left comes from `Partition.read`.
           this.#isReadingFile = true;
-          // Every splice that is left comes from `Partition.read`. What is before it leaves with its first piece.
-          void this.#sendFile(chunk as FileSplice, parcel);
-          return;
+          void this.#sendFile(chunk as FileSplice);
+          continue;
         }
-        parcel.buffers.push(chunk);
-        parcel.sizeBytes += chunk.length;
+        buffers.push(chunk);
+        bytes += chunk.length;
         this.#queuedBytes -= chunk.length;
         if (head.index < head.chunks.length) continue;
       }
       // With its last bytes: what they lie in is let go when the transport has taken these, not before.
-      if (head.release) parcel.releases.push(head.release);
+      if (head.release) releases.push(head.release);
       this.#outgoing.shift();
     }
-    this.#write(parcel);
+    this.#write(buffers, bytes, releases);
   }
 
-  #write({ buffers, sizeBytes, releases }: Parcel): void {
-    if (buffers.length === 0 || this.isClosed) {
+  #write(buffers: Uint8Array[], bytes: number, releases: (() => void)[]): void {
+    if (buffers.length === 0) {
       for (const release of releases) release();
       return;
     }
-    this.#unsentBytes += sizeBytes;
-    const packed = buffers.length > 1 && sizeBytes <= PACK_BYTES_MAX ? [Buffer.concat(buffers, sizeBytes)] : buffers;
+    this.#unsentBytes += bytes;
+    const packed = buffers.length > 1 && bytes <= PACK_BYTES_MAX ? [Buffer.concat(buffers, bytes)] : buffers;
     this.#pendingReleases.add(releases);
     this.#transport.write(packed, () => {
       // The connection has ended, and with it everything was let go.
       if (!this.#pendingReleases.delete(releases)) return;
       for (const release of releases) release();
-      this.#sent(sizeBytes);
+      this.#sent(bytes);
     });
   }
   /** Releases of answers that were handed to the transport; run at the latest when the connection ends. */
@@ -446,51 +439,48 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
   #sent(bytes: number): void {
     this.#unsentBytes -= bytes;
     this.#progressMs = this.broker.clock.monotonic();
-    this.#whenSent?.();
     if (this.isClosed) return;
     this.#pump();
     this.#continue();
     this.#endIfAnswered();
   }
 
-  /** Sends a file range piece by piece; the first one leaves together with `before`. */
-  async #sendFile(splice: FileSplice, before: Parcel): Promise<void> {
-    const unsentMax = this.broker.options['connection.unsent.bytes.max'];
-    let parcel = before;
-    for (let offset = 0; offset < splice.length; ) {
+  async #sendFile(splice: FileSplice): Promise<void> {
+    let offset = 0;
+    while (offset < splice.length && !this.isClosed) {
       const piece = this.#pieces.take(Math.min(PIECE_BYTES, splice.length - offset));
-      parcel.releases.push(() => this.#pieces.give(piece));
       try {
-        while (this.#unsentBytes > 0 && this.#unsentBytes + piece.length > unsentMax && !this.isClosed) {
-          await this.#nextSent();
-        }
-        const size = this.isClosed ? 0 : await splice.read(piece, offset);
-        if (size <= 0 && !this.isClosed) throw new Error(`a file range ended ${splice.length - offset} bytes early`);
-        parcel.buffers.push(piece.subarray(0, size));
-        parcel.sizeBytes += size;
+        const size = await splice.read(piece, offset);
+        if (size <= 0) throw new Error(`a file range ended ${splice.length - offset} bytes early`);
         offset += size;
+        await this.#writePiece(piece, size);
       } catch (error) {
         // The answer's length is already on the wire: the connection cannot be used any more.
-        this.fail(error);
+        this.#pieces.give(piece);
+        return this.fail(error);
       }
-      this.#write(parcel);
-      if (this.isClosed) return;
-      parcel = { buffers: [], sizeBytes: 0, releases: [] };
     }
     this.#isReadingFile = false;
-    this.#write(parcel);
+    if (this.isClosed) return;
     this.#pump();
     // Its answer may have been the last of as many as may wait.
     this.#continue();
   }
 
-  /** Resolves when the transport has taken more, or the connection has ended. */
-  #nextSent(): Promise<void> {
+  /** Resolves when the transport has taken the piece, or the connection has ended. */
+  #writePiece(piece: Buffer, size: number): Promise<void> {
+    if (this.isClosed) {
+      this.#pieces.give(piece);
+      return Promise.resolve();
+    }
     return new Promise((resolve) => {
-      this.#whenSent = () => {
-        this.#whenSent = undefined;
-        resolve();
-      };
+      const done = [
+        () => {
+          this.#pieces.give(piece);
+          resolve();
+        },
+      ];
+      this.#write([piece.subarray(0, size)], size, done);
     });
   }
 
@@ -518,6 +508,5 @@ export class KafkaConnection implements ClientConnection, TransportHandler {
     this.#pendingReleases.clear();
     this.#slots.length = 0;
     this.#outgoing.length = 0;
-    this.#whenSent?.();
   }
 }
