@@ -199,9 +199,17 @@ export class Queue {
    * Durable with the next commit; who waits for it asks `QueueRegistry.whenDurable`.
    */
   settle(owner: Consumer | OwnerId | 'any', index: number, settlements: readonly Settlement[]): void {
-    const partition = this.#known(index);
     const id = typeof owner === 'object' ? owner.id : owner;
-    partition.state.settle(id, settlements, this.#host.clock.now());
+    this.#settleAt(this.#known(index), id, settlements, this.#host.clock.now());
+  }
+
+  #settleAt(
+    partition: QueuePartition,
+    owner: OwnerId | 'any',
+    settlements: readonly Settlement[],
+    nowMs: number,
+  ): void {
+    partition.state.settle(owner, settlements, nowMs);
     let messages = 0;
     for (const { kind, firstOffset, lastOffset } of settlements)
       if (kind !== 'renew') messages += lastOffset - firstOffset + 1;
@@ -261,7 +269,7 @@ export class Queue {
     const nowMs = this.#host.clock.now();
     state.advance(nowMs);
     if (state.lockOf(offset, nowMs) !== undefined) {
-      this.settle('any', index, [{ kind: 'accept', firstOffset: offset, lastOffset: offset }]);
+      this.#settleAt(partition, 'any', [{ kind: 'accept', firstOffset: offset, lastOffset: offset }], nowMs);
       return true;
     }
     const isFinished = state.discard([offset]) > 0;

@@ -258,7 +258,12 @@ export class Receiver {
     const { queue, state, index } = partition;
     const lock = queue.isDeleted ? undefined : state.lockOf(offset, this.#parts.clock.now());
     if (lock?.owner !== owner || lock.acquiredCount !== receiveCount) return;
-    queue.settle(owner, index, [{ kind, firstOffset: offset, lastOffset: offset }]);
+    try {
+      queue.settle(owner, index, [{ kind, firstOffset: offset, lastOffset: offset }]);
+    } catch (error) {
+      // The lock has run out in this very millisecond: the message is back by itself.
+      if (!(error instanceof MillraceError) || error.code !== 'INVALID_RECORD_STATE') throw error;
+    }
   }
 
   // --- ReceiveRequestAttemptId ---
