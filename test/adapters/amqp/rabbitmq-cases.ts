@@ -4,6 +4,7 @@
  * prints it. Names that a server makes are masked.
  */
 import amqp, { type Channel, type Message } from 'amqplib';
+import { outcome } from './outcome.ts';
 
 type Case = readonly [name: string, work: (ch: Channel) => unknown];
 
@@ -210,27 +211,6 @@ export async function outcomes(url: string): Promise<string[]> {
   for (const [name, work] of cases) lines.push(`${name} | ${await outcome(url, work)}`);
   await connection.close();
   return lines;
-}
-
-async function outcome(url: string, work: Case[1]): Promise<string> {
-  const said: string[] = [];
-  const connection = await amqp.connect(url, { noDelay: true });
-  connection.on('error', (error: Error) => said.push(`connection: ${error.message}`));
-  const closed = new Promise<void>((done) => connection.once('close', () => done()));
-  try {
-    const channel = await connection.createChannel();
-    channel.on('error', (error: Error) => said.push(`channel: ${error.message}`));
-    channel.on('return', ({ fields }) => said.push(`returned: ${JSON.stringify(fields)}`));
-    const result = await work(channel);
-    if (result !== undefined && typeof result !== 'boolean') said.push(JSON.stringify(result));
-    // Whatever this channel was told came before.
-    await channel.checkExchange('amq.direct');
-  } catch (error) {
-    said.push(`refused: ${error instanceof Error ? error.message : String(error)}`);
-  }
-  // A connection that is failing closes itself.
-  await Promise.race([connection.close().catch(() => {}), closed]);
-  return said.join(' || ').replace(/amq\.(gen|ctag)-[A-Za-z0-9_-]{22}/g, 'amq.$1-…');
 }
 
 if (process.argv[2]?.startsWith('amqp://')) console.log((await outcomes(process.argv[2])).join('\n'));
