@@ -120,7 +120,8 @@ function allowed(option: Option): string | undefined {
 }
 
 function yamlText(value: string | number | boolean): string {
-  return value === '' ? "''" : String(value);
+  // A text of digits would be read as a number, and '' as nothing.
+  return typeof value === 'string' && !Number.isNaN(Number(value)) ? `'${value}'` : String(value);
 }
 
 function wrap(text: string, width: number): string[] {

@@ -80,7 +80,7 @@ export const brokerMutants: readonly Mutant[] = [
     changes: [
       {
         file: 'broker/topics.js',
-        from: "this.#log.commit([{ kind: 'topicDeleted', id: topic.id }], { others });",
+        from: "this.#record([{ kind: 'topicDeleted', id: topic.id }], this.#isTransient(topic.id), others);",
         to: '',
       },
     ],
