@@ -6,7 +6,7 @@ import type { JsonObject } from '../../broker/directory-state.ts';
 import type { Queue } from '../../broker/queues.ts';
 import { type Table, textField } from '../../protocol/amqp/table.ts';
 import { DEFAULT_EXCHANGE } from './exchanges.ts';
-import { type DeclaredQueue, settingsOf } from './queue-arguments.ts';
+import { type DeclaredQueue, OVERFLOWS, settingsOf } from './queue-arguments.ts';
 import { streamTopicConfigs } from './stream-arguments.ts';
 
 /** Key of a policy → setting, for limits. */
@@ -25,11 +25,6 @@ const NAMES = [
   'dead.letter.exchange',
   'dead.letter.routing.key',
 ];
-const OVERFLOWS: Readonly<Record<string, string>> = {
-  'drop-head': 'drop-oldest',
-  'reject-publish': 'refuse',
-  'reject-publish-dlx': 'refuse-dead-letter',
-};
 
 /** Settings by name, in canonical text. Throws as `settingsOf`. */
 export function settingsInForce(declared: DeclaredQueue, definition: JsonObject): Map<string, string> {
@@ -53,7 +48,7 @@ export function settingsInForce(declared: DeclaredQueue, definition: JsonObject)
     const known = typeof value === 'string' ? of(value) : undefined;
     if (known !== undefined && !settings.has(setting)) settings.set(setting, known);
   };
-  text('overflow', 'overflow', (value) => OVERFLOWS[value]);
+  text('overflow', 'overflow', (value) => OVERFLOWS.get(value));
   text('dead-letter-exchange', 'dead.letter.exchange', (value) => value || DEFAULT_EXCHANGE);
   // Without an exchange there is nothing that it could be the key of.
   if (settings.has('dead.letter.exchange')) {

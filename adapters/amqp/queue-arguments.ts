@@ -1,6 +1,6 @@
 /**
  * Arguments of `queue.declare` as RabbitMQ has them: checked, compared on redeclare, and turned into settings of queues
- * (docs/queues.md). What this version does not serve is refused with 540 rather than ignored.
+ * (docs/queues.md). What RabbitMQ refuses is refused with 406 in its words; what it does not know, it takes and ignores.
  */
 import { type FieldValue, fieldOf, type Table } from '../../protocol/amqp/table.ts';
 import { erlangType, isInteger } from './argument-fields.ts';
@@ -56,6 +56,12 @@ const FILTER_BYTES_MIN = 16;
 const FILTER_BYTES_MAX = 255;
 const LEADER_LOCATORS = new Set(['client-local', 'balanced', 'least-leaders', 'random', 'min-masters']);
 const DEAD_LETTER_STRATEGIES: ReadonlySet<string> = new Set(['at-most-once', 'at-least-once']);
+/** RabbitMQ's word → the setting. */
+export const OVERFLOWS: ReadonlyMap<string, string> = new Map([
+  ['drop-head', 'drop-oldest'],
+  ['reject-publish', 'refuse'],
+  ['reject-publish-dlx', 'refuse-dead-letter'],
+]);
 /** RabbitMQ 4.0 gives quorum queues a limit of their own. */
 const QUORUM_DELIVERY_LIMIT = 20;
 
@@ -207,11 +213,9 @@ export function settingsOf(queue: DeclaredQueue): Map<string, string> {
   }
   const overflow = fieldOf(table, 'x-overflow');
   if (overflow !== undefined) {
-    const value = overflow.type === 'S' ? overflow.value.toString() : '';
-    if (value === 'drop-head') settings.set('overflow', 'drop-oldest');
-    else if (value === 'reject-publish') settings.set('overflow', 'refuse');
-    else if (value === 'reject-publish-dlx') settings.set('overflow', 'refuse-dead-letter');
-    else throw invalid(queue, 'x-overflow', 'invalid_overflow');
+    const setting = overflow.type === 'S' ? OVERFLOWS.get(overflow.value.toString()) : undefined;
+    if (setting === undefined) throw invalid(queue, 'x-overflow', 'invalid_overflow');
+    settings.set('overflow', setting);
   }
   const single = fieldOf(table, 'x-single-active-consumer');
   if (single !== undefined) {
