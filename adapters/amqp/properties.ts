@@ -16,14 +16,12 @@ import { type DeathHistory, deathHistory, headerNames } from '../../broker/queue
 import { withDeaths } from './deaths.ts';
 import { erlangType } from './argument-fields.ts';
 
-const EXCHANGE = 'millrace.amqp.exchange';
-const ROUTING_KEY = 'millrace.amqp.routing.key';
-const PROPERTIES = 'millrace.amqp.properties';
+export const EXCHANGE = 'millrace.amqp.exchange';
+export const ROUTING_KEY = 'millrace.amqp.routing.key';
+export const PROPERTIES = 'millrace.amqp.properties';
 const BCC = 'millrace.amqp.bcc';
-const RESERVED = 'millrace.';
-const TTL = 'millrace.ttl.ms';
-const PRIORITY = 'millrace.priority';
-const DELAY = 'millrace.delay.ms';
+export const RESERVED = 'millrace.';
+const { ttlMs: TTL, priority: PRIORITY, delayMs: DELAY } = headerNames;
 const GROUP_HEADER = 'x-group-id';
 const HEADER_NAME_BYTES_MAX = 255;
 const PERSISTENT = 2;

@@ -3,13 +3,15 @@
  * for who copies them as they are.
  */
 import type { RecordCursor } from '../../protocol/record-walk.ts';
+import { headerNames } from '../../broker/queue-attributes.ts';
+import { EXCHANGE, PROPERTIES, RESERVED, ROUTING_KEY } from './properties.ts';
 
-const PREFIX = Buffer.from('millrace.');
-const EXCHANGE = Buffer.from('millrace.amqp.exchange');
-const ROUTING_KEY = Buffer.from('millrace.amqp.routing.key');
-const PROPERTIES = Buffer.from('millrace.amqp.properties');
+const PREFIX = Buffer.from(RESERVED);
+const EXCHANGE_BYTES = Buffer.from(EXCHANGE);
+const ROUTING_KEY_BYTES = Buffer.from(ROUTING_KEY);
+const PROPERTIES_BYTES = Buffer.from(PROPERTIES);
 /** Its consumers are told what happened to it. */
-const DEATH = Buffer.from('millrace.death');
+const DEATH = Buffer.from(headerNames.death);
 /** Flags of properties. */
 const PROPERTIES_BYTES_MIN = 2;
 
@@ -39,14 +41,14 @@ export class StoredMessage {
       const { headerKeyStart: start, headerKeyEnd: end, headerValueStart: valueStart, headerValueSize } = cursor;
       if (headerValueSize < 0 || !startsWith(bytes, start, end, PREFIX)) continue;
       const valueEnd = valueStart + headerValueSize;
-      if (isName(bytes, start, end, PROPERTIES)) {
+      if (isName(bytes, start, end, PROPERTIES_BYTES)) {
         this.isPlain = headerValueSize >= PROPERTIES_BYTES_MIN;
         this.propertiesStart = valueStart;
         this.propertiesEnd = valueEnd;
-      } else if (isName(bytes, start, end, ROUTING_KEY)) {
+      } else if (isName(bytes, start, end, ROUTING_KEY_BYTES)) {
         this.routingKeyStart = valueStart;
         this.routingKeyEnd = valueEnd;
-      } else if (isName(bytes, start, end, EXCHANGE)) {
+      } else if (isName(bytes, start, end, EXCHANGE_BYTES)) {
         this.exchangeStart = valueStart;
         this.exchangeEnd = valueEnd;
       } else if (isName(bytes, start, end, DEATH)) hasDied = true;
