@@ -130,17 +130,7 @@ export class QueueReader {
    */
   spans(partition: Partition, runs: readonly OffsetRun[], bytesMax?: number): QueuedSpans | Promise<QueuedSpans> {
     const reading = new SpansReading(partition, runs, this.#open, this.#chunks, this.#decompressedBytesMax, bytesMax);
-    try {
-      const pending = this.#read(reading);
-      if (pending === undefined) return reading;
-      return pending.catch((error: unknown) => {
-        reading.release();
-        throw error;
-      });
-    } catch (error) {
-      reading.release();
-      throw error;
-    }
+    return this.#readOrRelease(reading);
   }
 
   /**
@@ -150,17 +140,7 @@ export class QueueReader {
    */
   batches(partition: Partition, runs: readonly OffsetRun[], bytesMax: number): QueuedBatches | Promise<QueuedBatches> {
     const reading = new BatchesReading(partition, runs, this.#open, this.#chunks, this.#decompressedBytesMax, bytesMax);
-    try {
-      const pending = this.#read(reading);
-      if (pending === undefined) return reading;
-      return pending.catch((error: unknown) => {
-        reading.release();
-        throw error;
-      });
-    } catch (error) {
-      reading.release();
-      throw error;
-    }
+    return this.#readOrRelease(reading);
   }
 
   /** Last offset of the batch that holds `offset`, if that is known without reading a file; else `offset` itself. */
@@ -186,6 +166,21 @@ export class QueueReader {
   /** Forgets what is open of a partition that is deleted. */
   forget(partition: Partition): void {
     this.#open.forget(partition);
+  }
+
+  /** `reading` with all it wants; one that fails gives back what it holds. */
+  #readOrRelease<R extends Reading & { release(): void }>(reading: R): R | Promise<R> {
+    try {
+      const pending = this.#read(reading);
+      if (pending === undefined) return reading;
+      return pending.catch((error: unknown) => {
+        reading.release();
+        throw error;
+      });
+    } catch (error) {
+      reading.release();
+      throw error;
+    }
   }
 
   /** Feeds `reading` until it has all it wants. Undefined: it has. */
