@@ -3,6 +3,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { compileTopicRegex } from '../../broker/topic-regex.ts';
 import { MillraceError } from '../../protocol/errors.ts';
+import { simpleRegex } from '../support/simple-regex.ts';
 
 const matches = (pattern: string, name: string): boolean => compileTopicRegex(pattern).matches(name);
 
@@ -94,35 +95,17 @@ test('an expression that makes others backtrack takes linear time', (t) => {
 });
 
 test('the answer is that of the expressions everybody knows', (t) => {
-  const piece = fc.constantFrom(
-    'a',
-    'b',
-    '.',
-    '[ab]',
-    '[^a]',
-    '(a|b)',
-    '(ab|c)',
-    '(?:a|)',
-    'c',
-    '\\w',
-    '\\.',
-    '^',
-    '$',
-    '\\b',
-  );
-  const part = fc.tuple(piece, fc.constantFrom('', '', '*', '+', '?', '{2}', '{0,2}', '{1,}')).map(([one, count]) =>
-    // Anchors may not be repeated in JavaScript.
-    ['^', '$', '\\b'].includes(one) ? one : one + count,
-  );
-  const pattern = fc
-    .tuple(fc.array(part, { maxLength: 6 }), fc.array(part, { maxLength: 4 }))
-    .map(([one, other]) => (other.length === 0 ? one.join('') : `${one.join('')}|${other.join('')}`));
   const name = fc.string({ unit: fc.constantFrom('a', 'b', 'c', '.', '-'), maxLength: 8 });
-  fc.assert(
-    fc.property(pattern, name, (source, text) => matches(source, text) === new RegExp(`^(?:${source})$`).test(text)),
-    { numRuns: 2_000 },
+  t.notThrows(() =>
+    fc.assert(
+      fc.property(
+        simpleRegex,
+        name,
+        (source, text) => matches(source, text) === new RegExp(`^(?:${source})$`).test(text),
+      ),
+      { numRuns: 2_000 },
+    ),
   );
-  t.pass();
 });
 
 test('any text is an expression or is refused', (t) => {
