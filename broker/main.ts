@@ -17,7 +17,6 @@ import { observeAmqp } from '../adapters/amqp/observe.ts';
 import { ManagementDoor } from '../adapters/management/door.ts';
 import type { Machine } from '../adapters/management/parts.ts';
 import { SqsDoor } from '../adapters/sqs/door.ts';
-import { wantedQueues } from '../adapters/sqs/startup.ts';
 import { DirectoryAccess } from './access.ts';
 import { AttributeFiles } from './attribute-files.ts';
 import { listenAdmin } from './admin.ts';
@@ -412,6 +411,8 @@ export async function startBroker(config: BrokerConfig): Promise<RunningBroker> 
   };
   try {
     if (config.sqsQueues) {
+      // Its parser of YAML would cost every start some 30 ms.
+      const { wantedQueues } = await import('../adapters/sqs/startup.ts');
       const place = { region: options['sqs.region'], account: options['sqs.account'] };
       await opened.sqs.makeQueues(wantedQueues(config.sqsQueues.text, config.sqsQueues.fileName, place));
     }
