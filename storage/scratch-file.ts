@@ -1,6 +1,7 @@
 /**
- * Room on the disk for bytes that need not survive the process: one file, never synced, emptied when nothing is in it and
- * before it is first used. Slots of 64 KiB are given and taken back; more than one side by side for more bytes.
+ * Room on the disk for bytes that need not survive the process: one file, never synced, made with its first use and removed
+ * at the end. Slots of 64 KiB are given and taken back; more than one side by side, for more bytes, are always new ones at
+ * the end of the file, which is written from its beginning again once nothing is in it.
  */
 import { type Disk, type DiskFile, writeAll } from './disk.ts';
 
