@@ -33,34 +33,25 @@ async function main(args: string[]): Promise<number> {
     },
   });
   const [command, ...names] = positionals;
+  const shared = {
+    rounds: Number(values.rounds),
+    isQuick: values.quick,
+    dataDir: values['data-dir'],
+    withPeer: !values['no-peer'],
+    resultsFile: values.results,
+  };
   switch (command) {
     case 'kafka': {
       const unknown = names.filter((name) => !isSection(name));
-      const rounds = Number(values.rounds);
-      if (unknown.length > 0 || !(rounds >= 1)) return usage();
+      if (unknown.length > 0 || !(shared.rounds >= 1)) return usage();
       const sections = names.length === 0 ? SECTIONS : names.filter(isSection);
-      await benchKafka({
-        sections,
-        rounds,
-        isQuick: values.quick,
-        dataDir: values['data-dir'],
-        withPeer: !values['no-peer'],
-        resultsFile: values.results,
-      });
+      await benchKafka({ sections, ...shared });
       compare(values.results, { isWritten: false });
       return 0;
     }
     case 'amqp': {
-      const rounds = Number(values.rounds);
-      if (!(rounds >= 1)) return usage();
-      await benchAmqp({
-        cases: names,
-        rounds,
-        isQuick: values.quick,
-        dataDir: values['data-dir'],
-        withPeer: !values['no-peer'],
-        resultsFile: values.results,
-      });
+      if (!(shared.rounds >= 1)) return usage();
+      await benchAmqp({ cases: names, ...shared });
       compare(values.results, { isWritten: false });
       return 0;
     }

@@ -53,6 +53,15 @@ function batchOf(
   return buildBatch(records, rest.producerId === undefined ? rest : { ...rest, producerEpoch: 0 });
 }
 
+/** So that nothing of other logs is in memory. */
+async function fillCache(at: World, engine: LogEngine): Promise<void> {
+  const other = openLog(engine, 2);
+  for (let count = 0; count < 40; count++) {
+    other.append(batchOf([{ key: 'x', value: '.'.repeat(8000) }]), waited);
+    await at.clock.settle(whenDurable(engine));
+  }
+}
+
 /** Appends one record with each key; the value is the key's number so far. */
 async function fill(at: World, engine: LogEngine, log: PartitionLog, keys: readonly string[]): Promise<void> {
   for (const key of keys) {
@@ -224,12 +233,7 @@ test('readers of the old segment finish on it', async (t) => {
   const engine = await at.clock.settle(openLogEngine({ ...at, settings: { tailCacheBytes: 64 * 1024 } }));
   const log = openLog(engine, 1, config);
   await fill(at, engine, log, cycle(30, 3));
-  // So that nothing of it is in memory.
-  const other = openLog(engine, 2);
-  for (let count = 0; count < 40; count++) {
-    other.append(batchOf([{ key: 'x', value: '.'.repeat(8000) }]), waited);
-    await at.clock.settle(whenDurable(engine));
-  }
+  await fillCache(at, engine);
   await at.clock.advance(100);
   const slice = await at.clock.settle(Promise.resolve(log.read(0, 10_000, { wholeFirst: true })));
   const { sizeBytes } = slice;
@@ -257,11 +261,7 @@ test('a new segment goes by its own indexes while those of the old one are still
   // Few entries: those of the old segment are within the new one, too.
   const log = openLog(engine, 1, { ...config, segmentBytes: 10_000, indexIntervalBytes: 1000 });
   await fill(at, engine, log, cycle(60, 60));
-  const other = openLog(engine, 2);
-  for (let count = 0; count < 40; count++) {
-    other.append(batchOf([{ key: 'x', value: '.'.repeat(8000) }]), waited);
-    await at.clock.settle(whenDurable(engine));
-  }
+  await fillCache(at, engine);
   await at.clock.advance(100);
   const slice = await at.clock.settle(Promise.resolve(log.read(0, 10_000, { wholeFirst: true })));
   const keep = Array.from({ length: 20 }, (_, offset) => offset).filter((offset) => offset !== 1);
