@@ -16,8 +16,6 @@ export interface AckTimeoutHost {
   readonly lastTag: number;
   /** The lowest tag that waits of each queue, and how long it may; 0: for ever. */
   waiting(): Iterable<{ readonly tag: number; readonly timeoutMs: number }>;
-  /** The shortest time that any of them may. */
-  readonly shortestMs: number;
   timedOut(timeoutMs: number): void;
 }
 
@@ -39,9 +37,10 @@ export class AckTimeout {
   /** There may be more that waits than before. */
   watch(): void {
     if (this.#timer !== undefined || this.#host.waitingCount === 0) return;
-    const { clock, shortestMs } = this.#host;
+    let shortestMs = Number.POSITIVE_INFINITY;
+    for (const { timeoutMs } of this.#host.waiting()) shortestMs = Math.min(shortestMs, timeoutMs || shortestMs);
     this.#note();
-    this.#timer = clock.after(Math.min(INTERVAL_MS_MAX, Math.max(1, shortestMs / 4)), () => {
+    this.#timer = this.#host.clock.after(Math.min(INTERVAL_MS_MAX, Math.max(1, shortestMs / 4)), () => {
       this.#timer = undefined;
       if (!this.#check()) this.watch();
     });

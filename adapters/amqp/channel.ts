@@ -114,12 +114,6 @@ export class Channel {
       get lastTag() {
         return deliveries.lastTag;
       },
-      get shortestMs() {
-        let shortestMs = Number.POSITIVE_INFINITY;
-        for (const { queue } of deliveries.unackedQueues())
-          shortestMs = Math.min(shortestMs, timeoutOf(queue) || shortestMs);
-        return shortestMs;
-      },
       *waiting() {
         for (const { queue, tag } of deliveries.unackedQueues()) yield { tag, timeoutMs: timeoutOf(queue) };
       },
