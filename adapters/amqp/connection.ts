@@ -42,7 +42,7 @@ import { keptTable } from './topology.ts';
 import type { AmqpQueue, Vhost } from './vhost.ts';
 
 const CHANNEL_MAX = 2047;
-export const FRAME_BYTES_MAX = 131_072;
+const FRAME_BYTES_MAX = 131_072;
 /** What a client may negotiate down to. */
 const FRAME_BYTES_MIN = 8192;
 /** Seconds. */
@@ -81,7 +81,7 @@ export interface DoorParts {
 }
 
 /** RabbitMQ's three. */
-export type Right = 'configure' | 'write' | 'read';
+type Right = 'configure' | 'write' | 'read';
 const OPERATIONS: Readonly<Record<Right, Operation>> = { configure: 'ALTER', write: 'WRITE', read: 'READ' };
 
 type State = 'header' | 'start' | 'tune' | 'open' | 'running' | 'closing' | 'closed';
@@ -198,6 +198,10 @@ export class AmqpConnection implements TransportHandler {
   /** The client is in a vhost. */
   get isOpen(): boolean {
     return this.#state === 'running';
+  }
+  /** Open and not the broker's own: lists show it, and limits count it. */
+  get isShown(): boolean {
+    return this.isOpen && !this.parts.isInternal;
   }
   channels(): IterableIterator<Channel> {
     return this.#channels.values();
@@ -492,8 +496,8 @@ export class AmqpConnection implements TransportHandler {
     const max = this.parts.directory.users.limit(this.#user, 'max-channels');
     if (max === undefined || this.parts.isInternal) return;
     let count = 0;
-    for (const { user, channelCount, parts } of this.parts.connections) {
-      if (user === this.#user && !parts.isInternal) count += channelCount;
+    for (const { user, channelCount, isShown } of this.parts.connections) {
+      if (user === this.#user && isShown) count += channelCount;
     }
     if (count < max) return;
     const why = `number of channels opened for user '${this.#user}' has reached the maximum allowed user limit of (${max})`;
@@ -624,7 +628,7 @@ export class AmqpConnection implements TransportHandler {
     const { vhosts, users } = this.parts.directory;
     if (this.parts.isInternal) return;
     const count = (isCounted: (connection: AmqpConnection) => boolean): number =>
-      [...this.parts.connections].filter((other) => other.isOpen && !other.parts.isInternal && isCounted(other)).length;
+      [...this.parts.connections].filter((other) => other.isShown && isCounted(other)).length;
     const ofVhost = vhosts.limit(virtualHost, 'max-connections');
     if (ofVhost !== undefined && count(({ vhostName }) => vhostName === virtualHost) >= ofVhost) {
       const why = `access to vhost '${virtualHost}' refused for user '${this.#user}': connection limit (${ofVhost}) is reached`;

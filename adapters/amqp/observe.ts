@@ -20,12 +20,12 @@ const EVENTS = {
 export function observeAmqp(metrics: Metrics, door: AmqpDoor): void {
   metrics.observed('gauge', 'millrace_amqp_connections', 'AMQP connections in a vhost.', () => {
     let count = 0;
-    for (const { isOpen, parts } of door.connections) if (isOpen && !parts.isInternal) count++;
+    for (const { isShown } of door.connections) if (isShown) count++;
     return count;
   });
   metrics.observed('gauge', 'millrace_amqp_channels', 'Open AMQP channels.', () => {
     let count = 0;
-    for (const connection of door.connections) for (const _ of connection.channels()) count++;
+    for (const { isShown, channelCount } of door.connections) if (isShown) count += channelCount;
     return count;
   });
   metrics.observed('gauge', 'millrace_amqp_vhosts', 'Virtual hosts.', () => door.vhosts.size);
