@@ -235,7 +235,7 @@ function textOf(field: FieldValue | undefined): string | undefined {
 }
 
 /** `x-delayed-message` routes as the type in its argument `x-delayed-type`. */
-export function routesAs(exchange: Exchange): ExchangeType {
+function routesAs(exchange: Exchange): ExchangeType {
   if (exchange.type !== 'x-delayed-message') return exchange.type;
   const name = textOf(fieldOf(exchange.arguments, 'x-delayed-type'));
   return EXCHANGE_TYPES.find((type) => type === name && type !== 'x-delayed-message') ?? 'direct';

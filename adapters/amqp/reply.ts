@@ -5,7 +5,7 @@
 import type { MillraceError } from '../../protocol/errors.ts';
 
 /** Soft errors end the channel, hard ones the connection. */
-export const softReplies = {
+const softReplies = {
   CONTENT_TOO_LARGE: 311,
   NO_ROUTE: 312,
   NO_CONSUMERS: 313,
@@ -14,7 +14,7 @@ export const softReplies = {
   RESOURCE_LOCKED: 405,
   PRECONDITION_FAILED: 406,
 } as const;
-export const hardReplies = {
+const hardReplies = {
   CONNECTION_FORCED: 320,
   INVALID_PATH: 402,
   FRAME_ERROR: 501,

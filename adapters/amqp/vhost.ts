@@ -438,9 +438,8 @@ export class Vhost {
     this.exchanges.declare(exchange);
   }
 
-  /** No effect if it is not there. 403 for those that are there from the start, 406 if it is used and must not be. */
+  /** Not one of those that are there from the start. No effect if it is not there; 406 if it is used and must not be. */
   deleteExchange(name: string, isIfUnused: boolean): void {
-    refusePredeclared(this.name, name);
     if (this.exchanges.get(name) === undefined) return;
     if (isIfUnused && this.exchanges.isUsed(name)) {
       throw new AmqpError('PRECONDITION_FAILED', `exchange '${name}' in vhost '${this.name}' in use`);
