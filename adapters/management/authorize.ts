@@ -12,7 +12,7 @@ const CHALLENGE = { 'www-authenticate': 'Basic realm="RabbitMQ Management"' };
 const NOT_AUTHENTICATED = new ApiError(401, 'not_authorized', 'Not_Authorized');
 const MANAGEMENT_TAGS = ['administrator', 'monitoring', 'policymaker', 'management'];
 
-export const isAdmin = ({ tags }: User): boolean => tags.includes('administrator');
+const isAdmin = ({ tags }: User): boolean => tags.includes('administrator');
 export const isMonitor = (user: User): boolean => isAdmin(user) || user.tags.includes('monitoring');
 const isPolicymaker = (user: User): boolean => isAdmin(user) || user.tags.includes('policymaker');
 

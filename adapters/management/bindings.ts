@@ -3,10 +3,9 @@ import { tableBytes } from '../../protocol/amqp/table.ts';
 import type { Binding } from '../amqp/exchanges.ts';
 import type { Vhost } from '../amqp/vhost.ts';
 import { asUser } from './acting.ts';
-import { visibleVhosts } from './authorize.ts';
 import { textField } from './fields.ts';
 import { type Fact, listed } from './listing.ts';
-import { exchangeName, type ManagementParts, vhostOf, vhostsOf } from './parts.ts';
+import { exchangeName, isVhost, type ManagementParts, shownVhosts, vhostOf } from './parts.ts';
 import { parsed } from './rest.ts';
 import { badRequest, type Call, Created, notFound, type Resource, type Resources } from './resource.ts';
 import { jsonToTable, tableToJson } from './tables.ts';
@@ -19,15 +18,13 @@ type Params = Readonly<Record<string, string>>;
 export function bindingResources(parts: ManagementParts): Resources {
   const listOf = (select: (vhost: Vhost, params: Params) => Iterable<Binding>): Resource => ({
     allowed: 'vhost',
-    exists: ({ params }) => params['vhost'] === undefined || vhostOf(parts, params['vhost']) !== undefined,
-    get({ params, request, user }) {
-      const seen = visibleVhosts(user, parts.directory);
+    exists: isVhost(parts),
+    get(call) {
       const facts: Fact[] = [];
-      for (const vhost of vhostsOf(parts, params['vhost'])) {
-        if (!seen.has(vhost.name)) continue;
-        for (const binding of select(vhost, params)) facts.push(bindingFact(vhost, binding));
+      for (const vhost of shownVhosts(parts, call)) {
+        for (const binding of select(vhost, call.params)) facts.push(bindingFact(vhost, binding));
       }
-      return listed(facts, request.query, SORTS);
+      return listed(facts, call.request.query, SORTS);
     },
   });
   return {

@@ -4,7 +4,7 @@ import type { AmqpConnection } from '../amqp/connection.ts';
 import type { Subscription } from '../amqp/deliveries.ts';
 import { isMonitor } from './authorize.ts';
 import { type Fact, listed } from './listing.ts';
-import { clientConnections, GARBAGE_COLLECTION, type ManagementParts, timeText } from './parts.ts';
+import { clientConnections, GARBAGE_COLLECTION, isVhost, type ManagementParts, timeText } from './parts.ts';
 import type { Reading } from './rates.ts';
 import type { Call, Resource, Resources } from './resource.ts';
 import { deliverReading, messageStats, publishReading, withRates } from './stats.ts';
@@ -14,13 +14,11 @@ const CLOSE_REASON = 'Closed via management plugin';
 const PAGED = { sorts: ['vhost', 'name'], isPaged: true };
 
 export function connectionResources(parts: ManagementParts): Resources {
-  const { directory } = parts;
   const named = (name: string): AmqpConnection | undefined =>
     clientConnections(parts).find((each) => each.name === name);
   const ownerOf = (params: Readonly<Record<string, string>>): string | undefined => named(params['connection'])?.user;
   const ofUser = (params: Readonly<Record<string, string>>): AmqpConnection[] =>
     clientConnections(parts).filter(({ user }) => user === params['username']);
-  const isVhost = ({ params }: Call): boolean => directory.vhosts.get(params['vhost']) !== undefined;
   return {
     '/connections': {
       allowed: 'user',
@@ -73,7 +71,7 @@ export function connectionResources(parts: ManagementParts): Resources {
     },
     '/vhosts/:vhost/connections': {
       allowed: 'vhost',
-      exists: isVhost,
+      exists: isVhost(parts),
       get: ({ params, user, request }) =>
         listed(
           clientConnections(parts)
@@ -84,7 +82,7 @@ export function connectionResources(parts: ManagementParts): Resources {
         ),
     },
     '/channels': channelList(parts),
-    '/vhosts/:vhost/channels': { ...channelList(parts), allowed: 'vhost', exists: isVhost },
+    '/vhosts/:vhost/channels': { ...channelList(parts), allowed: 'vhost', exists: isVhost(parts) },
     '/channels/:channel': {
       allowed: ({ channel }) => channelNamed(parts, channel)?.connection.user,
       exists: ({ params }) => channelNamed(parts, params['channel']) !== undefined,
@@ -102,7 +100,7 @@ export function connectionResources(parts: ManagementParts): Resources {
       },
     },
     '/consumers': consumerList(parts),
-    '/consumers/:vhost': { ...consumerList(parts), exists: isVhost },
+    '/consumers/:vhost': { ...consumerList(parts), exists: isVhost(parts) },
   };
 }
 
@@ -129,7 +127,7 @@ function connectionFact(parts: ManagementParts, connection: AmqpConnection): Fac
     send_cnt: connection.sentFrames,
     send_pend: connection.unsentBytes,
     state: connection.isBlocked ? 'blocked' : 'running',
-    channels: [...connection.channels()].length,
+    channels: connection.channelCount,
     garbage_collection: GARBAGE_COLLECTION,
     auth_mechanism: connection.mechanism,
     channel_max: connection.channelMax,
@@ -170,6 +168,15 @@ function* channelsOf(parts: ManagementParts): IterableIterator<Channel> {
   for (const connection of clientConnections(parts)) yield* connection.channels();
 }
 
+/** Of the vhost that the path names, or of all: those that this user sees. */
+function* shownChannels(parts: ManagementParts, { params, user }: Call): IterableIterator<Channel> {
+  for (const channel of channelsOf(parts)) {
+    const { user: owner, vhostName } = channel.connection;
+    const isAsked = vhostName === (params['vhost'] ?? vhostName);
+    if (isAsked && (isMonitor(user) || owner === user.name)) yield channel;
+  }
+}
+
 const channelName = ({ connection, number }: Channel): string => `${connection.name} (${number})`;
 
 function channelNamed(parts: ManagementParts, name: string): Channel | undefined {
@@ -180,14 +187,13 @@ function channelNamed(parts: ManagementParts, name: string): Channel | undefined
 function channelList(parts: ManagementParts): Resource {
   return {
     allowed: 'user',
-    get({ params, user, request }) {
-      const facts: Fact[] = [];
-      for (const channel of channelsOf(parts)) {
-        const { user: owner, vhostName } = channel.connection;
-        if (vhostName !== (params['vhost'] ?? vhostName)) continue;
-        if (isMonitor(user) || owner === user.name) facts.push(channelFact(parts, channel));
-      }
-      return listed(facts, request.query, PAGED);
+    get(call) {
+      const channels = [...shownChannels(parts, call)];
+      return listed(
+        channels.map((each) => channelFact(parts, each)),
+        call.request.query,
+        PAGED,
+      );
     },
   };
 }
@@ -230,15 +236,12 @@ export function connectionDetails({ name, peer }: AmqpConnection): Fact {
 function consumerList(parts: ManagementParts): Resource {
   return {
     allowed: 'user',
-    get({ params, user, request }) {
+    get(call) {
       const facts: Fact[] = [];
-      for (const channel of channelsOf(parts)) {
-        const { user: owner, vhostName } = channel.connection;
-        if (vhostName !== (params['vhost'] ?? vhostName)) continue;
-        if (!isMonitor(user) && owner !== user.name) continue;
+      for (const channel of shownChannels(parts, call)) {
         for (const subscription of channel.subscriptions()) facts.push(consumerFact(parts, { channel, subscription }));
       }
-      return listed(facts, request.query, { sorts: ['vhost', 'name'] });
+      return listed(facts, call.request.query, { sorts: ['vhost', 'name'] });
     },
   };
 }

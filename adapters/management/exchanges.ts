@@ -2,17 +2,17 @@
 import type { Exchange } from '../amqp/exchanges.ts';
 import type { Vhost } from '../amqp/vhost.ts';
 import { asUser } from './acting.ts';
-import { visibleVhosts } from './authorize.ts';
 import { textField, truthField } from './fields.ts';
 import { type Fact, listed } from './listing.ts';
 import {
   exchangeName,
   INTERNAL_USER,
   isExchange,
+  isVhost,
   type ManagementParts,
   policyNames,
+  shownVhosts,
   vhostOf,
-  vhostsOf,
 } from './parts.ts';
 import type { Reading } from './rates.ts';
 import { notFound, type Resource, type Resources } from './resource.ts';
@@ -22,15 +22,13 @@ import { jsonToTable, tableToJson } from './tables.ts';
 export function exchangeResources(parts: ManagementParts): Resources {
   const list: Resource = {
     allowed: 'vhost',
-    exists: ({ params }) => params['vhost'] === undefined || vhostOf(parts, params['vhost']) !== undefined,
-    get({ params, request, user }) {
-      const seen = visibleVhosts(user, parts.directory);
+    exists: isVhost(parts),
+    get(call) {
       const facts: Fact[] = [];
-      for (const vhost of vhostsOf(parts, params['vhost'])) {
-        if (!seen.has(vhost.name)) continue;
+      for (const vhost of shownVhosts(parts, call)) {
         for (const exchange of vhost.exchanges.all()) facts.push(exchangeFact(parts, vhost, exchange));
       }
-      return listed(facts, request.query, { sorts: ['vhost', 'name'], isPaged: true });
+      return listed(facts, call.request.query, { sorts: ['vhost', 'name'], isPaged: true });
     },
   };
   return {

@@ -4,7 +4,7 @@ import type { VhostFacts } from '../../broker/directory-state.ts';
 import { visibleVhosts, isMonitor } from './authorize.ts';
 import { erlangTerm } from './fields.ts';
 import { type Fact, listed } from './listing.ts';
-import type { ManagementParts } from './parts.ts';
+import { isVhost, type ManagementParts } from './parts.ts';
 import { type ApiError, badRequest, type Call, notFound, type Resource, type Resources } from './resource.ts';
 
 export function limitResources({ directory }: ManagementParts): Resources {
@@ -50,7 +50,7 @@ export function limitResources({ directory }: ManagementParts): Resources {
 function vhostLimits(directory: Directory): Resource {
   return {
     allowed: 'visible-vhost',
-    exists: ({ params }) => params['vhost'] === undefined || directory.vhosts.get(params['vhost']) !== undefined,
+    exists: isVhost({ directory }),
     get({ params, request, user }) {
       const seen = visibleVhosts(user, directory, isMonitor(user));
       const vhosts = directory.vhosts.list().filter(({ name }) => name === (params['vhost'] ?? name) && seen.has(name));

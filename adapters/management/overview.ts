@@ -2,6 +2,7 @@
 import { passwordHash } from '../../broker/password-hash.ts';
 import { EXCHANGE_TYPES } from '../amqp/exchanges.ts';
 import { MessageCounters } from '../amqp/counters.ts';
+import { MECHANISMS } from '../amqp/login.ts';
 import { isMonitor, visibleVhosts } from './authorize.ts';
 import { textField } from './fields.ts';
 import { type Fact, listed } from './listing.ts';
@@ -73,6 +74,8 @@ const FEATURE_FLAGS: readonly Fact[] = [
   'message_containers',
 ].map((name) => ({ name, state: 'enabled', stability: 'required', provided_by: 'millrace', desc: '', doc_url: '' }));
 
+const enabledFact = (name: string): Fact => ({ name, description: '', enabled: true });
+
 /** Messages do not go to a disk or come from it one by one. */
 function overviewStats(counters: MessageCounters, rates: Reading): Fact {
   const { message_stats: stats } = messageStats([publishReading(counters), deliverReading(counters)], rates);
@@ -98,14 +101,14 @@ function overview(parts: ManagementParts, { user, request }: Call): Fact {
     for (const _ of vhost.exchanges.all()) exchanges++;
   }
   const connections = clientConnections(parts).filter(({ vhostName }) => seen.has(vhostName));
-  const channels = connections.reduce((sum, connection) => sum + [...connection.channels()].length, 0);
+  const channels = connections.reduce((sum, connection) => sum + connection.channelCount, 0);
   const isPlain = request.query.get('disable_stats') === 'true';
   const { messages_ready: ready, messages_unacknowledged: unacknowledged } = lengths;
   return {
     management_version: parts.version,
     rates_mode: 'basic',
     sample_retention_policies: { global: [600, 3600, 28800, 86400], basic: [600, 3600], detailed: [600] },
-    exchange_types: EXCHANGE_TYPES.map((name) => ({ name, description: '', enabled: true })),
+    exchange_types: EXCHANGE_TYPES.map(enabledFact),
     product_version: parts.productVersion,
     product_name: parts.productName,
     rabbitmq_version: parts.version,
@@ -163,8 +166,6 @@ function contextFacts({ listeners, nodeName: node }: ManagementParts): Fact[] {
 
 function nodeFact(parts: ManagementParts): Fact {
   const { machine } = parts;
-  let sockets = 0;
-  for (const _ of parts.amqp.connections) sockets++;
   return {
     name: parts.nodeName,
     type: 'disc',
@@ -185,13 +186,13 @@ function nodeFact(parts: ManagementParts): Fact {
     net_ticktime: 60,
     enabled_plugins: ['rabbitmq_management'],
     applications: [{ name: 'rabbit', description: parts.productName, version: parts.version }],
-    auth_mechanisms: ['PLAIN', 'AMQPLAIN'].map((name) => ({ name, description: '', enabled: true })),
-    exchange_types: EXCHANGE_TYPES.map((name) => ({ name, description: '', enabled: true })),
+    auth_mechanisms: MECHANISMS.map(enabledFact),
+    exchange_types: EXCHANGE_TYPES.map(enabledFact),
     contexts: contextFacts(parts),
     cluster_links: [],
     partitions: [],
     ra_open_file_metrics: {},
     metrics_gc_queue_length: {},
-    ...withRates({ mem_used: machine.memoryBytes(), sockets_used: sockets }, {}),
+    ...withRates({ mem_used: machine.memoryBytes(), sockets_used: parts.amqp.connections.size }, {}),
   };
 }

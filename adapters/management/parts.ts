@@ -6,8 +6,10 @@ import type { Clock, Random } from '../../storage/clock.ts';
 import type { AmqpConnection } from '../amqp/connection.ts';
 import type { AmqpDoor } from '../amqp/door.ts';
 import type { AmqpQueue, Vhost } from '../amqp/vhost.ts';
+import { visibleVhosts } from './authorize.ts';
 import type { Fact } from './listing.ts';
 import type { Rates } from './rates.ts';
+import type { Call } from './resource.ts';
 
 /** What listens, in the words of RabbitMQ's listeners. */
 export interface Listener {
@@ -75,6 +77,17 @@ export function* vhostsOf(parts: ManagementParts, name?: string): IterableIterat
   for (const vhost of parts.amqp.vhosts.values()) if (vhost.name === (name ?? vhost.name)) yield vhost;
 }
 
+/** Whether the vhost that the path names is there; a path that names none is about all. */
+export function isVhost({ directory }: Pick<ManagementParts, 'directory'>): (call: Call) => boolean {
+  return ({ params: { vhost } }) => vhost === undefined || directory.vhosts.get(vhost) !== undefined;
+}
+
+/** The vhost that the path names, or all: those that this user sees. */
+export function* shownVhosts(parts: ManagementParts, { user, params }: Call): IterableIterator<Vhost> {
+  const seen = visibleVhosts(user, parts.directory);
+  for (const vhost of vhostsOf(parts, params['vhost'])) if (seen.has(vhost.name)) yield vhost;
+}
+
 export function queueOf(parts: ManagementParts, { vhost, queue }: Params): AmqpQueue | undefined {
   return vhostOf(parts, vhost)?.find(queue);
 }
@@ -86,7 +99,7 @@ export function isExchange(parts: ManagementParts, { vhost, exchange }: Params):
 
 /** Those of clients. */
 export function clientConnections(parts: ManagementParts): AmqpConnection[] {
-  return [...parts.amqp.connections].filter((each) => each.isOpen && !each.parts.isInternal);
+  return [...parts.amqp.connections].filter(({ isShown }) => isShown);
 }
 
 /** The names of what applies; none if nothing does. */

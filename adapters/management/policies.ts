@@ -7,7 +7,7 @@ import { MillraceError } from '../../protocol/errors.ts';
 import { erlangTerm, objectField, textField } from './fields.ts';
 import { type Fact, listed } from './listing.ts';
 import { limitsFact } from './limits.ts';
-import type { ManagementParts } from './parts.ts';
+import { isVhost, type ManagementParts } from './parts.ts';
 import { type ApiError, badRequest, type Call, notFound, type Resource, type Resources } from './resource.ts';
 
 /** Components of RabbitMQ's parameters that are kept elsewhere. */
@@ -18,7 +18,7 @@ export function policyResources({ directory, clusterId }: ManagementParts): Reso
   const { parameters } = directory;
   const parametersOf: Resource = {
     allowed: 'policymaker',
-    exists: ({ params }) => params['vhost'] === undefined || directory.vhosts.get(params['vhost']) !== undefined,
+    exists: isVhost({ directory }),
     get(call) {
       const { component, vhost } = call.params;
       const seen = visibleVhosts(call.user, directory);
@@ -81,7 +81,7 @@ export function policyResources({ directory, clusterId }: ManagementParts): Reso
 function policyList(directory: Directory, kind: PolicyKind): Resource {
   return {
     allowed: 'vhost',
-    exists: ({ params }) => params['vhost'] === undefined || directory.vhosts.get(params['vhost']) !== undefined,
+    exists: isVhost({ directory }),
     get({ params, request, user }) {
       const seen = visibleVhosts(user, directory);
       const policies = directory.policies.list(kind, params['vhost']).filter(({ vhost }) => seen.has(vhost));

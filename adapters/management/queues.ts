@@ -1,11 +1,10 @@
 /** Queues: lists, single ones, declaring, deleting and purging. */
 import { queueType } from '../amqp/queue-arguments.ts';
 import { asUser } from './acting.ts';
-import { visibleVhosts } from './authorize.ts';
 import { consumerIndex } from './connections.ts';
 import { textField, truthField } from './fields.ts';
 import { type LazyFact, listedLazily } from './listing.ts';
-import { isQueue, type ManagementParts, queueOf, vhostOf, vhostsOf } from './parts.ts';
+import { isQueue, isVhost, type ManagementParts, queueOf, shownVhosts, vhostOf } from './parts.ts';
 import { type Detail, lazyQueue, queueFact } from './queue-facts.ts';
 import { badRequest, notFound, type Resource, type Resources } from './resource.ts';
 import { jsonToTable } from './tables.ts';
@@ -13,14 +12,12 @@ import { jsonToTable } from './tables.ts';
 export function queueResources(parts: ManagementParts): Resources {
   const list = (detail: Detail): Resource => ({
     allowed: 'vhost',
-    exists: ({ params }) => params['vhost'] === undefined || vhostOf(parts, params['vhost']) !== undefined,
-    get({ params, request, user }) {
-      const { query } = request;
-      const seen = visibleVhosts(user, parts.directory);
+    exists: isVhost(parts),
+    get(call) {
+      const { query } = call.request;
       const consumers = consumerIndex(parts);
       const facts: LazyFact[] = [];
-      for (const vhost of vhostsOf(parts, params['vhost'])) {
-        if (!seen.has(vhost.name)) continue;
+      for (const vhost of shownVhosts(parts, call)) {
         for (const queue of vhost.queues()) facts.push(lazyQueue(parts, { vhost, queue, query, detail, consumers }));
       }
       return listedLazily(facts, query, { sorts: ['vhost', 'name'], pause: parts.pause });
