@@ -3,6 +3,7 @@
  * messages came in by, and `message_stats` is AMQP's.
  */
 import { queueType } from '../amqp/queue-arguments.ts';
+import { readyCount } from '../amqp/streams.ts';
 import type { AmqpQueue, Vhost } from '../amqp/vhost.ts';
 import { type ConsumerIndex, connectionDetails, consumerFact, isActive } from './connections.ts';
 import type { Fact, LazyFact } from './listing.ts';
@@ -73,15 +74,9 @@ export function shownArguments(queue: AmqpQueue): Fact {
 }
 
 /** Delayed messages and those behind a locked group are ready as RabbitMQ would have them: nobody holds them. */
-export function queueLengths({ queue, partitionIndex }: AmqpQueue): Reading {
-  if (queue.kind === 'stream') {
-    const { partitions } = queue.topic;
-    const read = partitionIndex === undefined ? partitions : [partitions[partitionIndex]];
-    return lengthReading(
-      read.reduce((sum, { highWatermark, startOffset }) => sum + highWatermark - startOffset, 0),
-      0,
-    );
-  }
+export function queueLengths(amqpQueue: AmqpQueue): Reading {
+  const { queue } = amqpQueue;
+  if (queue.kind === 'stream') return lengthReading(readyCount(amqpQueue), 0);
   const { ready, inFlight, delayed, blocked } = queue.counts();
   return lengthReading(ready + delayed + blocked, inFlight);
 }

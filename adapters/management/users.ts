@@ -4,15 +4,14 @@ import { DEFAULT_ALGORITHM } from '../../broker/password-hash.ts';
 import type { Permission, TopicPermission } from '../../broker/users.ts';
 import { objectField, tagsField, textField } from './fields.ts';
 import { type Fact, listed } from './listing.ts';
-import type { ManagementParts } from './parts.ts';
+import { isVhost, type ManagementParts } from './parts.ts';
 import { badRequest, type Call, type Resource, type Resources } from './resource.ts';
 
 const BY_VHOST_AND_USER = { sorts: ['vhost', 'user'] };
 
 export function userResources({ directory }: ManagementParts): Resources {
-  const { users, vhosts } = directory;
+  const { users } = directory;
   const isUser = ({ params }: Call): boolean => users.get(params['user']) !== undefined;
-  const isVhost = ({ params }: Call): boolean => vhosts.get(params['vhost']) !== undefined;
   const listOf = (facts: (call: Call) => readonly Fact[], exists?: (call: Call) => boolean): Resource => ({
     allowed: 'admin',
     ...(exists === undefined ? {} : { exists }),
@@ -59,10 +58,13 @@ export function userResources({ directory }: ManagementParts): Resources {
       ({ params }) => facts(users.topicPermissions({ user: params['user'] })),
       isUser,
     ),
-    '/vhosts/:vhost/permissions': listOf(({ params }) => facts(users.permissions({ vhost: params['vhost'] })), isVhost),
+    '/vhosts/:vhost/permissions': listOf(
+      ({ params }) => facts(users.permissions({ vhost: params['vhost'] })),
+      isVhost({ directory }),
+    ),
     '/vhosts/:vhost/topic-permissions': listOf(
       ({ params }) => facts(users.topicPermissions({ vhost: params['vhost'] })),
-      isVhost,
+      isVhost({ directory }),
     ),
     '/permissions': listOf(() => facts(users.permissions())),
     '/permissions/:vhost/:user': {

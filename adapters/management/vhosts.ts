@@ -4,15 +4,14 @@ import type { MessageCounters } from '../amqp/counters.ts';
 import { isMonitor, visibleVhosts } from './authorize.ts';
 import { tagsField, textField } from './fields.ts';
 import { type Fact, listed } from './listing.ts';
-import { clientConnections, type ManagementParts, vhostOf } from './parts.ts';
+import { clientConnections, isVhost, type ManagementParts, vhostOf } from './parts.ts';
 import { queueLengths } from './queue-facts.ts';
 import type { Reading } from './rates.ts';
-import type { Call, Resources } from './resource.ts';
+import type { Resources } from './resource.ts';
 import { deliverReading, lengthReading, messageReading, messageStats, publishReading, withRates } from './stats.ts';
 
 export function vhostResources(parts: ManagementParts): Resources {
   const { vhosts } = parts.directory;
-  const isThere = ({ params }: Call): boolean => vhosts.get(params['vhost']) !== undefined;
   return {
     '/vhosts': {
       allowed: 'user',
@@ -31,7 +30,7 @@ export function vhostResources(parts: ManagementParts): Resources {
     },
     '/vhosts/:vhost': {
       allowed: 'admin',
-      exists: isThere,
+      exists: isVhost(parts),
       get({ params, request }) {
         const vhost = vhosts.get(params['vhost']);
         return vhost && vhostFact(parts, vhost, request.query);
@@ -44,7 +43,7 @@ export function vhostResources(parts: ManagementParts): Resources {
         await vhosts.delete(params['vhost']);
       },
     },
-    '/vhosts/:vhost/start/:node': { allowed: 'admin', exists: isThere, post: async () => undefined },
+    '/vhosts/:vhost/start/:node': { allowed: 'admin', exists: isVhost(parts), post: async () => undefined },
   };
 }
 
