@@ -33,7 +33,11 @@ export class ScratchFile {
   async write(bytes: Buffer): Promise<ScratchPlace> {
     const place = this.#take(Math.max(1, Math.ceil(bytes.length / SLOT_BYTES)));
     try {
-      this.#opening ??= this.#open();
+      // One that fails is tried again with the next write.
+      this.#opening ??= this.#open().catch((error: unknown) => {
+        this.#opening = undefined;
+        throw error;
+      });
       await writeAll(await this.#opening, [bytes], place.slot * SLOT_BYTES);
       return place;
     } catch (error) {

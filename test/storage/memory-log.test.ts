@@ -41,17 +41,13 @@ class Scene {
     const slice: LogSlice = await this.clock.settle(Promise.resolve(log.read(offset, maxBytes, { wholeFirst: true })));
     // The log answers nothing but bytes.
     const bytes = Buffer.concat(slice.chunks as Buffer[]);
-    t_is(bytes.length, slice.sizeBytes);
+    if (bytes.length !== slice.sizeBytes) throw new Error(`${bytes.length} bytes are not ${slice.sizeBytes}`);
     const values: string[] = [];
     for (let at = 0; at < bytes.length; at += batchSizeBytes(bytes, at)) {
       values.push(`${batchBaseOffset(bytes, at)}-${batchLastOffset(bytes, at)}`);
     }
     return values;
   }
-}
-
-function t_is(actual: number, expected: number): void {
-  if (actual !== expected) throw new Error(`${actual} is not ${expected}`);
 }
 
 const batchOf = (records: number, sizeBytes: number): Buffer =>
@@ -97,7 +93,7 @@ test('what no queue needs goes with the next append, and all memory with the log
   for (let sent = 0; sent < 5000; sent++) {
     log.append(batchOf(1, 1000), client);
     done = Math.max(0, sent - 20);
-    t_is(log.startOffset <= done ? 1 : 0, 1);
+    t.true(log.startOffset <= done);
   }
   t.true(memoryBudget.bytes < 300_000, `${memoryBudget.bytes} bytes`);
   t.true(log.sizeBytes < 30_000);
@@ -140,7 +136,7 @@ test('beyond the budget bytes go to the scratch file and come from there', async
       }
       if (random.chance(0.5)) await scene.clock.advance(1);
       mostScratch = Math.max(mostScratch, scratch.usedBytes);
-      t_is(memoryBudget.bytes < 400_000 ? 1 : 0, 1);
+      t.true(memoryBudget.bytes < 400_000);
     }
     t.true(mostScratch > 0);
     for (const { log } of logs) log.delete();
@@ -162,5 +158,25 @@ test('where the disk takes nothing, sends are refused beyond twice the budget', 
   };
   await t.throwsAsync(send, { message: /log.transient.bytes.max/ });
   t.true(log.endOffset >= 10);
+  t.is((await scene.values(log, 0)).length, log.endOffset);
+});
+
+test('a scratch file that could not be opened is tried again', async (t) => {
+  const scene = new Scene(200_000);
+  const { memoryBudget, scratch } = scene.context;
+  const { disk } = scene;
+  const open = disk.open.bind(disk);
+  disk.open = () => Promise.reject(new Error('EMFILE'));
+  const log = scene.log();
+  const send = async (): Promise<void> => {
+    log.append(batchOf(1, 10_000), client);
+    await scene.clock.advance(1);
+  };
+  while (memoryBudget.bytes < 250_000) await send();
+  t.is(scratch.usedBytes, 0);
+  disk.open = open;
+  for (let sent = 0; sent < 50; sent++) await send();
+  t.true(scratch.usedBytes > 0);
+  t.true(memoryBudget.bytes <= 400_000);
   t.is((await scene.values(log, 0)).length, log.endOffset);
 });
