@@ -256,16 +256,19 @@ test('texts, ids and names', (t) => {
 
 test('any bytes are a request or an error', (t) => {
   const names = Object.keys(actions).filter(isAction);
-  fc.assert(
-    fc.property(fc.constantFrom(...names), fc.jsonValue({ maxDepth: 6 }), (name, value) => {
-      codeOf(() => readJson(actions[name].input, parseJson(json(value))));
-    }),
+  t.notThrows(() =>
+    fc.assert(
+      fc.property(fc.constantFrom(...names), fc.jsonValue({ maxDepth: 6 }), (name, value) => {
+        codeOf(() => readJson(actions[name].input, parseJson(json(value))));
+      }),
+    ),
   );
-  fc.assert(
-    fc.property(fc.constantFrom(...names), fc.string({ unit: 'binary' }), (name, text) => {
-      codeOf(() => readForm(actions[name].input, parseForm(text)));
-      codeOf(() => readJson(actions[name].input, parseJson(Buffer.from(text))));
-    }),
+  t.notThrows(() =>
+    fc.assert(
+      fc.property(fc.constantFrom(...names), fc.string({ unit: 'binary' }), (name, text) => {
+        codeOf(() => readForm(actions[name].input, parseForm(text)));
+        codeOf(() => readJson(actions[name].input, parseJson(Buffer.from(text))));
+      }),
+    ),
   );
-  t.pass();
 });
