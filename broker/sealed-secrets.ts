@@ -22,6 +22,8 @@ export class SealedSecrets {
   readonly #files: { disk: Disk; dataDir: string } | undefined;
   readonly #random: Random;
   #key: Buffer | undefined;
+  /** Requests ask for the same ones again and again. What nobody keeps sealed any more is forgotten by itself. */
+  readonly #opened = new WeakMap<Uint8Array, string>();
 
   /** Without files the key lives as long as this does. */
   constructor(files: { disk: Disk; dataDir: string } | undefined, random: Random) {
@@ -64,14 +66,18 @@ export class SealedSecrets {
     return Buffer.concat([nonce, cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()]);
   }
 
-  /** Undefined if it was sealed with another key. */
+  /** Undefined if it was sealed with another key. The bytes must not change afterwards. */
   open(sealed: Uint8Array): string | undefined {
+    const known = this.#opened.get(sealed);
+    if (known !== undefined) return known;
     if (this.#key === undefined || sealed.length < NONCE_BYTES + TAG_BYTES) return undefined;
     const end = sealed.length - TAG_BYTES;
     const decipher = createDecipheriv(CIPHER, this.#key, sealed.subarray(0, NONCE_BYTES));
     decipher.setAuthTag(sealed.subarray(end));
     try {
-      return Buffer.concat([decipher.update(sealed.subarray(NONCE_BYTES, end)), decipher.final()]).toString();
+      const text = Buffer.concat([decipher.update(sealed.subarray(NONCE_BYTES, end)), decipher.final()]).toString();
+      this.#opened.set(sealed, text);
+      return text;
     } catch {
       // The tag does not fit: not this key's.
       return undefined;
