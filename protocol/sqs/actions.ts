@@ -5,7 +5,6 @@
  */
 import { blob, boolean, integer, list, long, map, string, structure, type ValueOf } from './shapes.ts';
 
-export const QUERY_VERSION = '2012-11-05';
 /** Prefix of `X-Amz-Target`. */
 export const TARGET_PREFIX = 'AmazonSQS.';
 

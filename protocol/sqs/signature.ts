@@ -10,7 +10,7 @@
 import { createHmac, hash, type KeyObject } from 'node:crypto';
 import { SqsError } from './errors.ts';
 
-export const ALGORITHM = 'AWS4-HMAC-SHA256';
+const ALGORITHM = 'AWS4-HMAC-SHA256';
 const TERMINATOR = 'aws4_request';
 const TIME = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/;
 const SIGNATURE = /^[0-9a-f]{64}$/;
