@@ -26,7 +26,7 @@ import {
   settingsOf,
   settingsOfNew,
 } from './queue-attributes.ts';
-import { parseRedriveAllow, parseRedrivePolicy, refusedPolicy } from './redrive.ts';
+import { parseRedriveAllow, parseRedrivePolicy } from './redrive.ts';
 
 const TOPIC = '__millrace_sqs';
 const TOPIC_ID = '00000000-0000-0000-0000-000000000006';
@@ -255,7 +255,7 @@ export class QueueBook {
   #checkTarget(source: string, text: string | undefined): void {
     if (text === undefined || text === '') return;
     const { target } = parseRedrivePolicy(text);
-    const refuse = (reason: string): SqsError => refusedPolicy('RedrivePolicy', text, reason);
+    const refuse = (reason: string): SqsError => invalidValue('RedrivePolicy', text, reason);
     const known = this.find(target);
     if (known === undefined) throw refuse('Dead letter target does not exist.');
     if (known.isFifo !== source.endsWith(FIFO_SUFFIX)) {

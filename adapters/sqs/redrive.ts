@@ -1,5 +1,5 @@
 /** RedrivePolicy and RedriveAllowPolicy: JSON in texts of attributes. Refusals as SQS words them. */
-import { SqsError } from '../../protocol/sqs/errors.ts';
+import { invalidValue, type SqsError } from '../../protocol/sqs/errors.ts';
 import { queueOfArn } from './addresses.ts';
 
 const RECEIVES_MAX = 1000;
@@ -18,10 +18,6 @@ export interface RedriveAllow {
   readonly sources: readonly string[];
 }
 
-export function refusedPolicy(name: string, text: string, reason: string): SqsError {
-  return new SqsError('InvalidParameterValue', `Value ${text} for parameter ${name} is invalid. Reason: ${reason}`);
-}
-
 function parseObject(name: string, text: string): Readonly<Record<string, unknown>> {
   try {
     const parsed: unknown = JSON.parse(text);
@@ -31,11 +27,11 @@ function parseObject(name: string, text: string): Readonly<Record<string, unknow
   } catch {
     // Said below.
   }
-  throw refusedPolicy(name, text, 'Redrive policy is not a valid JSON map.');
+  throw invalidValue(name, text, 'Redrive policy is not a valid JSON map.');
 }
 
 export function parseRedrivePolicy(text: string): RedrivePolicy {
-  const refuse = (reason: string): SqsError => refusedPolicy('RedrivePolicy', text, reason);
+  const refuse = (reason: string): SqsError => invalidValue('RedrivePolicy', text, reason);
   const { deadLetterTargetArn, maxReceiveCount, ...rest } = parseObject('RedrivePolicy', text);
   if (deadLetterTargetArn === undefined) {
     throw refuse('Redrive policy does not contain mandatory attribute: deadLetterTargetArn.');
@@ -59,7 +55,7 @@ export function parseRedrivePolicy(text: string): RedrivePolicy {
 }
 
 export function parseRedriveAllow(text: string): RedriveAllow {
-  const refuse = (reason: string): SqsError => refusedPolicy('RedriveAllowPolicy', text, reason);
+  const refuse = (reason: string): SqsError => invalidValue('RedriveAllowPolicy', text, reason);
   const { redrivePermission: permission, sourceQueueArns: arns } = parseObject('RedriveAllowPolicy', text);
   if (permission !== 'allowAll' && permission !== 'denyAll' && permission !== 'byQueue') {
     throw refuse('Amazon SQS can only accept allowAll, denyAll and byQueue as redrivePermission.');
