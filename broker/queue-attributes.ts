@@ -51,7 +51,8 @@ export const producerHeaders: readonly string[] = [
   headerNames.dedupId,
 ];
 
-const RESERVED = 'millrace.';
+/** What headers of the broker and its doors begin with. */
+export const RESERVED = 'millrace.';
 const RESERVED_BYTES = Buffer.from(RESERVED);
 /** Of delays and times: some three centuries, so that sums with the time of day stay exact. */
 const MS_MAX = 10_000_000_000_000;

@@ -23,12 +23,12 @@ import {
   messageId,
   messageOrigin,
   producerHeaders,
+  RESERVED,
   recordAttributes,
 } from '../../broker/queue-attributes.ts';
 import type { QueuedRecord } from '../../broker/queue-reader.ts';
 import type { SqsQueue } from './queue-book.ts';
 
-const RESERVED = 'millrace.';
 const TYPES = 'millrace.sqs.types';
 const TRACE = 'millrace.sqs.trace';
 const SENDER = 'millrace.sqs.sender';
@@ -345,7 +345,7 @@ function systemAttributes(received: Received, wanted: ReadonlySet<string>): Map<
   add('ApproximateReceiveCount', () => String(received.receiveCount));
   add('ApproximateFirstReceiveTimestamp', () => String(received.firstReceivedMs));
   add('MessageGroupId', () => groupOf(record));
-  add('AWSTraceHeader', () => headerOf(headers, TRACE));
+  add(TRACE_HEADER, () => headerOf(headers, TRACE));
   add('DeadLetterQueueSourceArn', () => {
     const source = deathHistory(headers)?.deaths[0].queue;
     return source === undefined ? undefined : received.arnOf(source);
