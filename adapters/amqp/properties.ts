@@ -12,7 +12,7 @@ import { type FieldValue, fieldOf, NO_TABLE, type Table } from '../../protocol/a
 import { Reader } from '../../protocol/bytes.ts';
 import type { RecordHeader } from '../../protocol/record-batch.ts';
 import type { Letter } from '../../broker/dead-letters.ts';
-import { type DeathHistory, deathHistory, headerNames } from '../../broker/queue-attributes.ts';
+import { type DeathHistory, deathHistory, headerNames, RESERVED } from '../../broker/queue-attributes.ts';
 import { withDeaths } from './deaths.ts';
 import { erlangType } from './argument-fields.ts';
 
@@ -20,7 +20,6 @@ export const EXCHANGE = 'millrace.amqp.exchange';
 export const ROUTING_KEY = 'millrace.amqp.routing.key';
 export const PROPERTIES = 'millrace.amqp.properties';
 const BCC = 'millrace.amqp.bcc';
-export const RESERVED = 'millrace.';
 const { ttlMs: TTL, priority: PRIORITY, delayMs: DELAY } = headerNames;
 const GROUP_HEADER = 'x-group-id';
 const HEADER_NAME_BYTES_MAX = 255;

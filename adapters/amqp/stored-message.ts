@@ -3,8 +3,8 @@
  * for who copies them as they are.
  */
 import type { RecordCursor } from '../../protocol/record-walk.ts';
-import { headerNames } from '../../broker/queue-attributes.ts';
-import { EXCHANGE, PROPERTIES, RESERVED, ROUTING_KEY } from './properties.ts';
+import { headerNames, RESERVED } from '../../broker/queue-attributes.ts';
+import { EXCHANGE, PROPERTIES, ROUTING_KEY } from './properties.ts';
 
 const PREFIX = Buffer.from(RESERVED);
 const EXCHANGE_BYTES = Buffer.from(EXCHANGE);
